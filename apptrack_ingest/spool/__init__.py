@@ -1,0 +1,1 @@
+"""Durable keeping: the contract, and the SQLite database behind it."""

@@ -1,0 +1,222 @@
+"""Applications as work: claimed under a lease, settled by whoever still holds it, reaped when nobody does."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping
+
+from apptrack_ingest.errors import LeaseLost
+from apptrack_ingest.lifecycle import after, is_crash_loop, report_of
+from apptrack_ingest.model import AttemptKind, HeldReason, State
+from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Reaped, Settlement
+from apptrack_ingest.spool.sqlite import reports
+
+# An application waits for older ones of its applicant, and for a younger one under way: a person can set an older one
+# going again while its successor is being worked on.
+FREE = """
+a.state = 'received' AND a.in_attempt = 0
+  AND NOT EXISTS (SELECT 1 FROM applications o
+                  WHERE o.account = a.account AND o.applicant_id = a.applicant_id AND o.state = 'received'
+                    AND (o.id < a.id OR o.in_attempt = 1))
+"""
+
+_CLAIMABLE = f"""
+SELECT a.*, m.trusted FROM applications a JOIN messages m ON m.id = a.message_id
+WHERE {FREE} AND a.due_at <= :now AND (a.crashes > 0) = :solo
+  AND coalesce(a.account, '') NOT IN (SELECT value FROM json_each(:full))
+ORDER BY a.due_at, a.id LIMIT :limit
+"""  # noqa: S608 - only our own constants
+
+
+def claim(
+    connection: sqlite3.Connection,
+    *,
+    worker: str,
+    now: float,
+    lease: float,
+    limit: int,
+    room: Mapping[str, int],
+    solo: bool,
+) -> list[Claim]:
+    """Takes due applications, oldest due first, and counts an attempt of each."""
+    taken: list[Claim] = []
+    left = dict(room)
+    limit = min(limit, 1) if solo else limit
+    while len(taken) < limit:
+        full = [account for account, free in left.items() if free <= 0]
+        wanted = {"now": now, "solo": solo, "full": json.dumps(full), "limit": limit - len(taken)}
+        rows = connection.execute(_CLAIMABLE, wanted).fetchall()
+        before = len(taken)
+        for row in rows:
+            account = row["account"] or ""
+            if left.get(account, 1) > 0:
+                left[account] = left.get(account, limit + 1) - 1
+                taken.append(_take(connection, row, worker, now, lease))
+        # Looked again only when an account's room cut this round short: others may stand behind it.
+        if len(taken) - before == len(rows):
+            break
+    return taken
+
+
+def _take(connection: sqlite3.Connection, row: sqlite3.Row, worker: str, now: float, lease: float) -> Claim:
+    token, attempt = row["lease_token"] + 1, row["attempts"] + 1
+    series_from = row["series_from"] if row["series_from"] is not None else now
+    connection.execute(
+        "UPDATE applications SET lease_worker = ?, lease_token = ?, lease_until = ?, attempts = ?, series_from = ?,"
+        " in_attempt = 1 WHERE id = ?",
+        (worker, token, now + lease, attempt, series_from, row["id"]),
+    )
+    connection.execute(
+        "INSERT INTO attempts (application_id, kind, number, token, worker, started_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (row["id"], AttemptKind.HAND_OFF, attempt, token, worker, now),
+    )
+    return Claim(
+        application_id=row["id"],
+        message_id=row["message_id"],
+        account=row["account"],
+        applicant_id=row["applicant_id"],
+        token=token,
+        attempt=attempt,
+        series_attempt=attempt - row["series_base"],
+        crashes=row["crashes"],
+        first_attempt_at=series_from,
+        received_at=row["received_at"],
+        trusted=bool(row["trusted"]),
+        vouched=bool(row["vouched"]),
+        again=bool(row["again"]),
+    )
+
+
+def renew(connection: sqlite3.Connection, claim: Claim, until: float) -> bool:
+    """Prolongs the lease; False when it was lost."""
+    changed = connection.execute(
+        "UPDATE applications SET lease_until = ? WHERE id = ? AND lease_token = ? AND in_attempt = 1",
+        (until, claim.application_id, claim.token),
+    )
+    return changed.rowcount == 1
+
+
+def delivered_before(connection: sqlite3.Connection, account: str, applicant_id: int) -> list[Delivered]:
+    """Earlier deliveries of the applicant to the account, newest first."""
+    rows = connection.execute(
+        "SELECT id, content_digest, remote_id, delivered_at FROM applications"
+        " WHERE account = ? AND applicant_id = ? AND delivered_at IS NOT NULL ORDER BY delivered_at DESC, id DESC",
+        (account, applicant_id),
+    )
+    return [Delivered(row["id"], row["content_digest"], row["remote_id"], row["delivered_at"]) for row in rows]
+
+
+def settle(connection: sqlite3.Connection, claim: Claim, settlement: Settlement, *, now: float) -> None:
+    """Ends the attempt, moves the application on and makes the report due, all in one transaction."""
+    row = connection.execute(
+        "SELECT state FROM applications WHERE id = ? AND lease_token = ? AND in_attempt = 1",
+        (claim.application_id, claim.token),
+    ).fetchone()
+    if row is None:
+        raise LeaseLost(f"application {claim.application_id}: the lease with token {claim.token} is no longer held")
+    state = after(State(row["state"]), settlement.event)
+    _move(connection, claim, settlement, state, now)
+    if settlement.facts is not None:
+        keep_facts(connection, claim.application_id, settlement.facts, settlement.applicant_id)
+    end_attempt(connection, claim.application_id, claim.token, settlement.code, settlement.detail, now)
+    if settlement.report is not None:
+        reports.insert(connection, claim.application_id, settlement.report, now)
+
+
+def _move(connection: sqlite3.Connection, claim: Claim, settlement: Settlement, state: State, now: float) -> None:
+    waits, delivered = state is State.RECEIVED, state is State.DELIVERED
+    connection.execute(
+        "UPDATE applications SET state = :state, reason = :reason, code = :code, detail = :detail, due_at = :due_at,"
+        " settled_at = :settled_at, in_attempt = 0, lease_worker = NULL, lease_until = NULL,"
+        " crashes = CASE WHEN :counts THEN 0 ELSE crashes END, attempts = attempts - (NOT :counts),"
+        " remote_id = coalesce(:remote_id, remote_id), duplicate_of = :duplicate_of,"
+        " applicant_id = coalesce(:applicant_id, applicant_id),"
+        " delivered_at = CASE WHEN :delivered THEN :now ELSE delivered_at END,"
+        " again = CASE WHEN :waits THEN again ELSE 0 END WHERE id = :id",
+        {
+            "state": state,
+            "reason": settlement.reason,
+            "code": settlement.code,
+            "detail": settlement.detail,
+            "due_at": (settlement.due_at if settlement.due_at is not None else now) if waits else None,
+            "settled_at": None if waits else now,
+            "counts": settlement.counts,
+            "remote_id": settlement.remote_id,
+            "duplicate_of": settlement.duplicate_of,
+            "applicant_id": settlement.applicant_id,
+            "delivered": delivered,
+            "waits": waits,
+            "now": now,
+            "id": claim.application_id,
+        },
+    )
+
+
+def keep_facts(connection: sqlite3.Connection, application_id: int, facts: Facts, applicant_id: int | None) -> None:
+    """Replaces what was derived from the mail; an applicant id already there stays when the mail names none."""
+    connection.execute(
+        "UPDATE applications SET client_reference = ?, candidate_name = ?, candidate_email = ?, job_title = ?,"
+        " portal_name = ?, content_digest = ?, warnings = ?, applicant_id = coalesce(?, applicant_id) WHERE id = ?",
+        (
+            facts.client_reference,
+            facts.candidate_name,
+            facts.candidate_email,
+            facts.job_title,
+            facts.portal_name,
+            facts.content_digest,
+            json.dumps(facts.warnings),
+            applicant_id,
+            application_id,
+        ),
+    )
+
+
+def end_attempt(
+    connection: sqlite3.Connection, application_id: int, token: int, code: str, detail: str, now: float
+) -> None:
+    """Writes how an application's attempt ended."""
+    connection.execute(
+        "UPDATE attempts SET ended_at = ?, code = ?, detail = ?"
+        " WHERE application_id = ? AND report_id IS NULL AND token = ? AND ended_at IS NULL",
+        (now, code, detail, application_id, token),
+    )
+
+
+def reap(connection: sqlite3.Connection, *, now: float, reports_for: Collection[str]) -> list[Reaped]:
+    """Ends attempts nobody holds any more; see the contract."""
+    rows = connection.execute(
+        "SELECT a.*, m.trusted FROM applications a JOIN messages m ON m.id = a.message_id"
+        " WHERE a.in_attempt = 1 AND a.lease_until <= ?",
+        (now,),
+    ).fetchall()
+    return [_reap(connection, row, now, reports_for) for row in rows]
+
+
+def _reap(connection: sqlite3.Connection, row: sqlite3.Row, now: float, reports_for: Collection[str]) -> Reaped:
+    crashes = row["crashes"] + 1
+    held = is_crash_loop(crashes)
+    end_attempt(
+        connection, row["id"], row["lease_token"], "no-verdict", "the attempt was cut off without a verdict", now
+    )
+    connection.execute(
+        "UPDATE applications SET state = ?, reason = ?, code = 'no-verdict', detail = ?, crashes = ?, in_attempt = 0,"
+        " due_at = ?, settled_at = ?, lease_worker = NULL, lease_until = NULL, lease_token = lease_token + 1 WHERE id = ?",
+        (
+            State.HELD if held else State.RECEIVED,
+            HeldReason.CRASH_LOOP if held else None,
+            f"{crashes} attempts in a row were cut off without a verdict",
+            crashes,
+            None if held else now,
+            now if held else None,
+            row["id"],
+        ),
+    )
+    report = report_of(
+        State.HELD,
+        applicant_id=row["applicant_id"],
+        believed=bool(row["trusted"] or row["vouched"]),
+        now=now,
+        reason=HeldReason.CRASH_LOOP,
+    )
+    if held and report is not None and row["account"] in reports_for:
+        reports.insert(connection, row["id"], report, now)
+    return Reaped(row["id"], row["account"], row["applicant_id"], crashes, held)

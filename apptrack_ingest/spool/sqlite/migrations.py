@@ -1,0 +1,166 @@
+"""The schema as numbered steps; a step once released is never changed, only followed by another."""
+
+import sqlite3
+
+from apptrack_ingest.errors import SpoolError
+
+FIRST = """
+CREATE TABLE messages (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    received_at REAL    NOT NULL,
+    sender      TEXT    NOT NULL,
+    recipients  TEXT    NOT NULL,             -- JSON list, as given at RCPT
+    peer        TEXT    NOT NULL,
+    helo        TEXT    NOT NULL,
+    smtputf8    INTEGER NOT NULL,
+    trusted     INTEGER NOT NULL,
+    trust_note  TEXT    NOT NULL,
+    size        INTEGER NOT NULL,
+    sha256      TEXT    NOT NULL,
+    warnings    TEXT    NOT NULL DEFAULT '[]',
+    erased_at   REAL
+);
+CREATE TABLE bodies (
+    message_id  INTEGER PRIMARY KEY REFERENCES messages (id),
+    raw         BLOB    NOT NULL
+);
+CREATE TABLE applications (
+    id               INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id       INTEGER NOT NULL REFERENCES messages (id),
+    account          TEXT,                    -- NULL: unrouted
+    applicant_id     INTEGER,                 -- NULL: unknown, or not believed
+    state            TEXT    NOT NULL DEFAULT 'received',
+    reason           TEXT,                    -- why it is held
+    code             TEXT,                    -- how the last attempt ended, for logs and lists
+    detail           TEXT,                    -- the same in words, for people
+    client_reference TEXT,
+    candidate_name   TEXT,
+    candidate_email  TEXT,
+    job_title        TEXT,
+    portal_name      TEXT,
+    content_digest   TEXT,
+    warnings         TEXT    NOT NULL DEFAULT '[]',
+    remote_id        TEXT,
+    duplicate_of     INTEGER REFERENCES applications (id),
+    received_at      REAL    NOT NULL,
+    due_at           REAL,                    -- set while received
+    settled_at       REAL,
+    delivered_at     REAL,                    -- the last delivery; stays when it is handed over again
+    attempts         INTEGER NOT NULL DEFAULT 0,
+    series_base      INTEGER NOT NULL DEFAULT 0,  -- attempts before the present series
+    series_from      REAL,
+    crashes          INTEGER NOT NULL DEFAULT 0,  -- attempts that ended in no verdict, in a row
+    in_attempt       INTEGER NOT NULL DEFAULT 0,
+    vouched          INTEGER NOT NULL DEFAULT 0,  -- a person routed or released it
+    again            INTEGER NOT NULL DEFAULT 0,  -- a person wants it handed over although delivered
+    lease_worker     TEXT,
+    lease_token      INTEGER NOT NULL DEFAULT 0,  -- fencing token, grows with each claim
+    lease_until      REAL
+);
+CREATE INDEX applications_due ON applications (due_at, id) WHERE state = 'received';
+CREATE INDEX applications_in_attempt ON applications (lease_until) WHERE in_attempt = 1;
+CREATE INDEX applications_by_applicant ON applications (account, applicant_id, id);
+CREATE INDEX applications_by_state ON applications (state, id);
+CREATE INDEX applications_by_message ON applications (message_id);
+CREATE INDEX applications_by_client_reference ON applications (client_reference, id);
+CREATE INDEX applications_counts ON applications (account, state, reason);
+CREATE TABLE reports (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    application_id  INTEGER NOT NULL REFERENCES applications (id),
+    account         TEXT    NOT NULL,
+    applicant_id    INTEGER NOT NULL,
+    status          TEXT    NOT NULL,
+    remote_id       TEXT,
+    error_message   TEXT,
+    date_processed  REAL    NOT NULL,
+    state           TEXT    NOT NULL DEFAULT 'due',
+    code            TEXT,
+    detail          TEXT,
+    created_at      REAL    NOT NULL,
+    due_at          REAL,
+    settled_at      REAL,
+    refused_since   REAL,
+    attempts        INTEGER NOT NULL DEFAULT 0,
+    series_base     INTEGER NOT NULL DEFAULT 0,
+    series_from     REAL,
+    in_attempt      INTEGER NOT NULL DEFAULT 0,
+    lease_worker    TEXT,
+    lease_token     INTEGER NOT NULL DEFAULT 0,
+    lease_until     REAL
+);
+CREATE INDEX reports_due ON reports (due_at, id) WHERE state = 'due';
+CREATE INDEX reports_in_attempt ON reports (lease_until) WHERE in_attempt = 1;
+CREATE INDEX reports_by_applicant ON reports (account, applicant_id, id);
+CREATE INDEX reports_by_application ON reports (application_id, id);
+CREATE INDEX reports_counts ON reports (account, state);
+CREATE TABLE attempts (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    application_id  INTEGER NOT NULL REFERENCES applications (id),
+    report_id       INTEGER REFERENCES reports (id),
+    kind            TEXT    NOT NULL,         -- hand-off or report
+    number          INTEGER NOT NULL,
+    token           INTEGER NOT NULL,
+    worker          TEXT    NOT NULL,
+    started_at      REAL    NOT NULL,
+    ended_at        REAL,
+    code            TEXT,
+    detail          TEXT
+);
+CREATE INDEX attempts_by_application ON attempts (application_id, id);
+CREATE TABLE actions (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    application_id  INTEGER NOT NULL REFERENCES applications (id),
+    at              REAL    NOT NULL,
+    actor           TEXT    NOT NULL,
+    action          TEXT    NOT NULL,
+    note            TEXT    NOT NULL
+);
+CREATE INDEX actions_by_application ON actions (application_id, id);
+CREATE TABLE pauses (
+    account         TEXT    PRIMARY KEY,
+    reason          TEXT    NOT NULL,
+    since           REAL    NOT NULL,
+    until           REAL    NOT NULL,
+    fingerprint     TEXT    NOT NULL          -- of the hash that idibu did not accept
+);
+CREATE TABLE marks (
+    key             TEXT    PRIMARY KEY,
+    at              REAL    NOT NULL
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (FIRST,)
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The number of the last step the database has taken; 0 for a new one."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Takes the missing steps, each in a transaction of its own; returns the version before and after.
+
+    Two processes may do so at once: the second waits for the lock and finds nothing left. A database newer than this
+    program is refused, for its rows could mean what we do not know.
+    """
+    before = version = version_of(connection)
+    if version > len(MIGRATIONS):
+        raise SpoolError(
+            f"the spool has schema {version}, this program knows {len(MIGRATIONS)}: run the newer release again"
+        )
+    while version < len(MIGRATIONS):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = version_of(connection)
+            if version < len(MIGRATIONS):
+                for statement in MIGRATIONS[version].split(";\n"):
+                    connection.execute(statement)
+                version += 1
+                connection.execute(f"PRAGMA user_version = {version}")
+            connection.execute("COMMIT")
+        except BaseException:
+            # A full disk has rolled back already; what it said is what a person must read.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    return before, version

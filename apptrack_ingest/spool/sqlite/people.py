@@ -1,0 +1,204 @@
+"""What people ask of the spool: find, read the story, decide."""
+
+import json
+import sqlite3
+
+from apptrack_ingest.errors import NotAllowed, NotFound
+from apptrack_ingest.lifecycle import BY_A_PERSON, Event, after
+from apptrack_ingest.model import AttemptKind, HeldReason, ReportState, State
+from apptrack_ingest.spool.contract import (
+    Action,
+    ActionRecord,
+    AttemptRecord,
+    Facts,
+    Filter,
+    Story,
+    Summary,
+)
+from apptrack_ingest.spool.sqlite import reports
+
+_SUMMARY = """
+SELECT a.*, (SELECT r.state FROM reports r WHERE r.application_id = a.id ORDER BY r.id DESC LIMIT 1) AS report
+FROM applications a
+"""
+
+
+def find(connection: sqlite3.Connection, wanted: Filter) -> list[Summary]:
+    """The applications that match, newest first."""
+    where, values = _conditions(wanted)
+    rows = connection.execute(f"{_SUMMARY} WHERE {where} ORDER BY a.id DESC LIMIT ?", [*values, wanted.limit])
+    return [_summary(row) for row in rows]
+
+
+def _conditions(wanted: Filter) -> tuple[str, list[object]]:
+    """SQL made of our own constants, with the values apart."""
+    parts: list[tuple[str, object]] = []
+    if wanted.states:
+        parts.append(("a.state IN (SELECT value FROM json_each(?))", json.dumps(wanted.states)))
+    if wanted.reasons:
+        parts.append(("a.reason IN (SELECT value FROM json_each(?))", json.dumps(wanted.reasons)))
+    if wanted.report_states:
+        parts.append(("report IN (SELECT value FROM json_each(?))", json.dumps(wanted.report_states)))
+    if wanted.candidate:
+        parts.append(
+            (
+                "instr(fold(coalesce(a.candidate_name, '') || char(10) || coalesce(a.candidate_email, '')), fold(?)) > 0",
+                wanted.candidate,
+            )
+        )
+    for condition, value in (
+        ("a.account = ?", wanted.account),
+        ("a.applicant_id = ?", wanted.applicant_id),
+        ("a.client_reference = ?", wanted.client_reference),
+        ("a.received_at >= ?", wanted.since),
+        ("a.id < ?", wanted.before_id),
+    ):
+        if value is not None:
+            parts.append((condition, value))
+    return " AND ".join(condition for condition, _ in parts) or "1", [value for _, value in parts]
+
+
+def _summary(row: sqlite3.Row) -> Summary:
+    return Summary(
+        application_id=row["id"],
+        message_id=row["message_id"],
+        account=row["account"],
+        applicant_id=row["applicant_id"],
+        state=State(row["state"]),
+        reason=HeldReason(row["reason"]) if row["reason"] else None,
+        code=row["code"],
+        detail=row["detail"],
+        facts=Facts(
+            client_reference=row["client_reference"],
+            candidate_name=row["candidate_name"],
+            candidate_email=row["candidate_email"],
+            job_title=row["job_title"],
+            portal_name=row["portal_name"],
+            content_digest=row["content_digest"],
+            warnings=tuple(json.loads(row["warnings"])),
+        ),
+        remote_id=row["remote_id"],
+        received_at=row["received_at"],
+        settled_at=row["settled_at"],
+        due_at=row["due_at"],
+        attempts=row["attempts"],
+        in_work=bool(row["in_attempt"]),
+        duplicate_of=row["duplicate_of"],
+        report=ReportState(row["report"]) if row["report"] else None,
+    )
+
+
+def story(connection: sqlite3.Connection, application_id: int) -> Story:
+    """Everything known of one application."""
+    row = connection.execute(f"{_SUMMARY} WHERE a.id = ?", (application_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no application {application_id}; `apptrack-ingest list` shows those there are")
+    message = connection.execute("SELECT * FROM messages WHERE id = ?", (row["message_id"],)).fetchone()
+    return Story(
+        summary=_summary(row),
+        sender=message["sender"],
+        recipients=tuple(json.loads(message["recipients"])),
+        peer=message["peer"],
+        helo=message["helo"],
+        size=message["size"],
+        sha256=message["sha256"],
+        trusted=bool(message["trusted"]),
+        trust_note=message["trust_note"],
+        erased=message["erased_at"] is not None,
+        attempts=_attempts(connection, application_id),
+        reports=reports.of_application(connection, application_id),
+        actions=_actions(connection, application_id),
+        message_warnings=tuple(json.loads(message["warnings"])),
+    )
+
+
+def _attempts(connection: sqlite3.Connection, application_id: int) -> tuple[AttemptRecord, ...]:
+    rows = connection.execute("SELECT * FROM attempts WHERE application_id = ? ORDER BY id", (application_id,))
+    return tuple(
+        AttemptRecord(
+            kind=AttemptKind(row["kind"]),
+            number=row["number"],
+            worker=row["worker"],
+            started_at=row["started_at"],
+            ended_at=row["ended_at"],
+            code=row["code"],
+            detail=row["detail"],
+            report_id=row["report_id"],
+        )
+        for row in rows
+    )
+
+
+def _actions(connection: sqlite3.Connection, application_id: int) -> tuple[ActionRecord, ...]:
+    rows = connection.execute(
+        "SELECT at, actor, action, note FROM actions WHERE application_id = ? ORDER BY id", (application_id,)
+    )
+    return tuple(ActionRecord(*row) for row in rows)
+
+
+def record(connection: sqlite3.Connection, application_id: int, at: float, actor: str, action: str, note: str) -> None:
+    """Keeps who did what, when and why."""
+    connection.execute(
+        "INSERT INTO actions (application_id, at, actor, action, note) VALUES (?, ?, ?, ?, ?)",
+        (application_id, at, actor, action, note),
+    )
+
+
+def act(connection: sqlite3.Connection, application_id: int, action: Action, *, now: float) -> State:
+    """Carries out a person's decision."""
+    row = connection.execute(
+        "SELECT a.*, m.erased_at FROM applications a JOIN messages m ON m.id = a.message_id WHERE a.id = ?",
+        (application_id,),
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"there is no application {application_id}; `apptrack-ingest list` shows those there are")
+    state = after(State(row["state"]), action.event)
+    if action.event not in BY_A_PERSON:
+        raise NotAllowed(f"{action.event.value} is the outcome of an attempt, no decision of a person")
+    if row["in_attempt"]:
+        raise NotAllowed(f"application {application_id} is being worked on at this moment; try again when that is over")
+    if state is State.RECEIVED and row["erased_at"] is not None:
+        raise NotAllowed(
+            f"application {application_id}: its mail was erased by retention and cannot be handed over again"
+        )
+    if state is State.RECEIVED:
+        _set_going(connection, application_id, action, now)
+    else:
+        _set_aside(connection, application_id, action, state, now)
+    record(connection, application_id, now, action.actor, action.event, action.note)
+    if action.report is not None:
+        reports.insert(connection, application_id, action.report, now)
+    return state
+
+
+def _set_going(connection: sqlite3.Connection, application_id: int, action: Action, now: float) -> None:
+    """Due at once, with a new series of attempts and a clean slate of crashes. One delivered before can only have come
+    here by `retry --again`: that wish outlives a hold or a failure in between."""
+    vouches = action.event in (Event.ROUTE, Event.RELEASE)
+    connection.execute(
+        "UPDATE applications SET state = 'received', reason = NULL, due_at = :now, settled_at = NULL, crashes = 0,"
+        " series_base = attempts, series_from = NULL, vouched = (vouched OR :vouches),"
+        " again = (delivered_at IS NOT NULL),"
+        " account = coalesce(:account, account), applicant_id = coalesce(:applicant_id, applicant_id) WHERE id = :id",
+        {
+            "now": now,
+            "vouches": vouches,
+            "account": action.account,
+            "applicant_id": action.applicant_id,
+            "id": application_id,
+        },
+    )
+
+
+def _set_aside(connection: sqlite3.Connection, application_id: int, action: Action, state: State, now: float) -> None:
+    connection.execute(
+        "UPDATE applications SET state = ?, reason = ?, code = ?, detail = ?, due_at = NULL, settled_at = ? WHERE id = ?",
+        (
+            state,
+            HeldReason.BY_OPERATOR if state is State.HELD else None,
+            "by-operator",
+            action.note,
+            now,
+            application_id,
+        ),
+    )

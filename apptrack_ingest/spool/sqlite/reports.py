@@ -1,0 +1,226 @@
+"""Reports as work: made due with an outcome, claimed, settled, superseded by a newer outcome."""
+
+import json
+import sqlite3
+from collections.abc import Collection
+
+from apptrack_ingest.errors import LeaseLost, NotAllowed, NotFound
+from apptrack_ingest.model import AttemptKind, Report, ReportState, ReportStatus
+from apptrack_ingest.spool.contract import Pause, ReportClaim, ReportRecord, ReportSettlement
+
+
+def insert(connection: sqlite3.Connection, application_id: int, report: Report, now: float) -> None:
+    """Makes a report due; whatever earlier one of the applicant is not confirmed is superseded by it. Without an account
+    there is nobody to tell."""
+    row = connection.execute("SELECT account FROM applications WHERE id = ?", (application_id,)).fetchone()
+    account = row["account"]
+    if account is None:
+        return
+    connection.execute(
+        "UPDATE reports SET state = 'superseded', due_at = NULL, settled_at = ?"
+        " WHERE account = ? AND applicant_id = ? AND state IN ('due', 'refused', 'failed')",
+        (now, account, report.applicant_id),
+    )
+    connection.execute(
+        "INSERT INTO reports (application_id, account, applicant_id, status, remote_id, error_message, date_processed,"
+        " created_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            application_id,
+            account,
+            report.applicant_id,
+            report.status,
+            report.remote_id,
+            report.error_message,
+            report.date_processed,
+            now,
+            now,
+        ),
+    )
+
+
+# A report waits while an older one of its applicant is under way: two in flight could arrive in the wrong order.
+FREE = """
+r.state = 'due' AND r.in_attempt = 0 AND r.account IN (SELECT value FROM json_each(:accounts))
+  AND NOT EXISTS (SELECT 1 FROM reports o WHERE o.account = r.account AND o.applicant_id = r.applicant_id
+                  AND o.id <> r.id AND o.in_attempt = 1 AND o.lease_until > :now)
+"""
+
+_CLAIMABLE = f"""
+SELECT r.*, a.received_at FROM reports r JOIN applications a ON a.id = r.application_id
+WHERE {FREE} AND r.due_at <= :now AND r.account NOT IN (SELECT account FROM pauses WHERE until > :now)
+ORDER BY r.due_at, r.id LIMIT :limit
+"""  # noqa: S608 - only our own constants
+
+
+def claim(
+    connection: sqlite3.Connection, *, worker: str, now: float, lease: float, limit: int, accounts: Collection[str]
+) -> list[ReportClaim]:
+    """Takes due reports, oldest due first, and counts an attempt of each."""
+    wanted = {"now": now, "accounts": json.dumps(list(accounts)), "limit": limit}
+    rows = connection.execute(_CLAIMABLE, wanted).fetchall()
+    return [_take(connection, row, worker, now, lease) for row in rows]
+
+
+def _take(connection: sqlite3.Connection, row: sqlite3.Row, worker: str, now: float, lease: float) -> ReportClaim:
+    token, attempt = row["lease_token"] + 1, row["attempts"] + 1
+    series_from = row["series_from"] if row["series_from"] is not None else now
+    connection.execute(
+        "UPDATE reports SET lease_worker = ?, lease_token = ?, lease_until = ?, attempts = ?, series_from = ?,"
+        " in_attempt = 1 WHERE id = ?",
+        (worker, token, now + lease, attempt, series_from, row["id"]),
+    )
+    connection.execute(
+        "INSERT INTO attempts (application_id, report_id, kind, number, token, worker, started_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (row["application_id"], row["id"], AttemptKind.REPORT, attempt, token, worker, now),
+    )
+    return ReportClaim(
+        report_id=row["id"],
+        application_id=row["application_id"],
+        account=row["account"],
+        report=report_in(row),
+        token=token,
+        attempt=attempt - row["series_base"],
+        first_attempt_at=series_from,
+        refused_since=row["refused_since"],
+        created_at=row["created_at"],
+        received_at=row["received_at"],
+    )
+
+
+def report_in(row: sqlite3.Row) -> Report:
+    """The report a row holds."""
+    return Report(
+        applicant_id=row["applicant_id"],
+        status=ReportStatus(row["status"]),
+        date_processed=row["date_processed"],
+        remote_id=row["remote_id"],
+        error_message=row["error_message"],
+    )
+
+
+def renew(connection: sqlite3.Connection, claim: ReportClaim, until: float) -> bool:
+    """Prolongs the lease; False when it was lost."""
+    changed = connection.execute(
+        "UPDATE reports SET lease_until = ? WHERE id = ? AND lease_token = ? AND in_attempt = 1",
+        (until, claim.report_id, claim.token),
+    )
+    return changed.rowcount == 1
+
+
+def settle(
+    connection: sqlite3.Connection, claim: ReportClaim, settlement: ReportSettlement, *, now: float
+) -> ReportState:
+    """Ends the attempt; one superseded meanwhile stays so."""
+    row = connection.execute(
+        "SELECT state FROM reports WHERE id = ? AND lease_token = ? AND in_attempt = 1", (claim.report_id, claim.token)
+    ).fetchone()
+    if row is None:
+        raise LeaseLost(f"report {claim.report_id}: the lease with token {claim.token} is no longer held")
+    superseded = row["state"] == ReportState.SUPERSEDED
+    state = ReportState.SUPERSEDED if superseded else settlement.state
+    due = state is ReportState.DUE
+    connection.execute(
+        "UPDATE reports SET state = :state, code = :code, detail = :detail, due_at = :due_at, settled_at = :settled_at,"
+        " refused_since = CASE WHEN :refused THEN coalesce(refused_since, :now) ELSE refused_since END,"
+        " attempts = attempts - (NOT :counts), in_attempt = 0, lease_worker = NULL, lease_until = NULL WHERE id = :id",
+        {
+            "state": state,
+            "code": settlement.code,
+            "detail": settlement.detail,
+            "due_at": (settlement.due_at if settlement.due_at is not None else now) if due else None,
+            "settled_at": None if due else now,
+            "refused": settlement.refused,
+            "counts": settlement.counts,
+            "now": now,
+            "id": claim.report_id,
+        },
+    )
+    end_attempt(connection, claim.report_id, claim.token, settlement.code, settlement.detail, now)
+    return state
+
+
+def end_attempt(connection: sqlite3.Connection, report_id: int, token: int, code: str, detail: str, now: float) -> None:
+    """Writes how a report's attempt ended."""
+    connection.execute(
+        "UPDATE attempts SET ended_at = ?, code = ?, detail = ? WHERE report_id = ? AND token = ? AND ended_at IS NULL",
+        (now, code, detail, report_id, token),
+    )
+
+
+def reap(connection: sqlite3.Connection, *, now: float) -> None:
+    """Ends attempts nobody holds any more: their reports are due at once (sending again does no harm)."""
+    for row in connection.execute(
+        "SELECT id, lease_token FROM reports WHERE in_attempt = 1 AND lease_until <= ?", (now,)
+    ).fetchall():
+        end_attempt(connection, row["id"], row["lease_token"], "no-verdict", "the attempt was cut off", now)
+        connection.execute(
+            "UPDATE reports SET in_attempt = 0, lease_worker = NULL, lease_until = NULL, lease_token = lease_token + 1,"
+            " due_at = CASE WHEN state = 'due' THEN ? END WHERE id = ?",
+            (now, row["id"]),
+        )
+
+
+def retry(connection: sqlite3.Connection, report_id: int, *, now: float) -> int:
+    """Makes a refused or failed report due again; returns its application's id."""
+    row = connection.execute("SELECT * FROM reports WHERE id = ?", (report_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no report {report_id}")
+    if row["state"] not in (ReportState.REFUSED, ReportState.FAILED):
+        raise NotAllowed(f"report {report_id} is {row['state']}; only a refused or failed one can be tried again")
+    connection.execute(
+        "UPDATE reports SET state = 'due', due_at = ?, settled_at = NULL, refused_since = NULL, series_from = NULL,"
+        " series_base = attempts WHERE id = ?",
+        (now, report_id),
+    )
+    return int(row["application_id"])
+
+
+def of_application(connection: sqlite3.Connection, application_id: int) -> tuple[ReportRecord, ...]:
+    """An application's reports, oldest first."""
+    rows = connection.execute("SELECT * FROM reports WHERE application_id = ? ORDER BY id", (application_id,))
+    return tuple(
+        ReportRecord(
+            report_id=row["id"],
+            report=report_in(row),
+            state=ReportState(row["state"]),
+            created_at=row["created_at"],
+            settled_at=row["settled_at"],
+            due_at=row["due_at"],
+            attempts=row["attempts"],
+            code=row["code"],
+            detail=row["detail"],
+        )
+        for row in rows
+    )
+
+
+# --- pauses ----------------------------------------------------------------------------------------------------------
+
+
+def pause(connection: sqlite3.Connection, wanted: Pause) -> None:
+    """Pauses an account's reporting; a pause already there keeps its beginning."""
+    connection.execute(
+        "INSERT INTO pauses (account, reason, since, until, fingerprint) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (account) DO UPDATE SET reason = excluded.reason, until = excluded.until,"
+        " fingerprint = excluded.fingerprint",
+        (wanted.account, wanted.reason, wanted.since, wanted.until, wanted.fingerprint),
+    )
+
+
+def resume(connection: sqlite3.Connection, account: str) -> bool:
+    """Ends a pause, and lets the account's reports go at once, with their whole schedule before them."""
+    ended = connection.execute("DELETE FROM pauses WHERE account = ?", (account,)).rowcount == 1
+    if ended:
+        connection.execute(
+            "UPDATE reports SET due_at = created_at, series_from = NULL, series_base = attempts, refused_since = NULL"
+            " WHERE account = ? AND state = 'due' AND in_attempt = 0",
+            (account,),
+        )
+    return ended
+
+
+def pauses(connection: sqlite3.Connection) -> list[Pause]:
+    """All pauses."""
+    rows = connection.execute("SELECT account, reason, since, until, fingerprint FROM pauses ORDER BY account")
+    return [Pause(*row) for row in rows]
