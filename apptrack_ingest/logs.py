@@ -1,0 +1,332 @@
+"""The structured log on standard error: one line per unit of work, ids and reason codes only, nothing a peer can forge.
+
+Secrets and candidates' data are kept out where they arise; what stands here is the second line of defence: secrets in
+anything that looks like a URL's query are masked, control characters are escaped, and an exception shows its type and
+where in our code it passed, never its text (httpx puts URLs into exceptions, parsers put mail text there).
+"""
+
+import errno
+import logging
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, TextIO, cast
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from apptrack_ingest.settings import Log
+
+ROOT = "apptrack_ingest"
+"""All our loggers are below this one of the standard library's."""
+
+MASK = "********"
+_LONGEST = 1000
+"""Characters of one value; what is longer is cut, so that a peer cannot fill the log with one line."""
+
+_QUIET = ("httpx", "httpcore", "mail.log", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "pebble")
+"""Loggers whose INFO and DEBUG lines hold URLs (httpx), the SMTP dialogue (aiosmtpd's mail.log) or mere noise."""
+
+
+def configure(log: Log, role: str, stream: TextIO | None = None) -> None:
+    """Sends every logger of this process, ours and others', to standard error (or `stream`) as `log` says.
+
+    `role` (intake, worker, serve …) stands in every line. May be called again, after a reload.
+    """
+    target = stream or sys.stderr
+    console = log.format == "console" or (log.format == "auto" and target.isatty())
+    handler = _Handler(target)
+    handler.setFormatter(_Formatter(role, _renderer(console, colours=target.isatty())))
+    root = logging.getLogger()
+    root.handlers = [kept for kept in root.handlers if not isinstance(kept, _Handler)] + [handler]
+    root.setLevel(log.level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(True)
+    # On a log that cannot be written, the standard library would print the record's raw arguments.
+    logging.raiseExceptions = False
+
+
+def get(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger for one part of the package: `get("worker").info("drained", applications=3)`."""
+    logger = structlog.wrap_logger(
+        logging.getLogger(f"{ROOT}.{name}"), processors=_OWN, wrapper_class=structlog.stdlib.BoundLogger
+    )
+    return cast(structlog.stdlib.BoundLogger, logger)
+
+
+def log_uncaught() -> None:
+    """Lets exceptions that nobody caught end in the log too, instead of being printed with their text and source."""
+
+    def uncaught(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            get("process").critical("uncaught exception", exc_info=error)
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        # SystemExit ends a thread in silence by default, too.
+        if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+            get("process").critical("uncaught exception in a thread", exc_info=args.exc_value)
+
+    sys.excepthook = uncaught
+    threading.excepthook = in_thread
+    sys.unraisablehook = lambda args: get("process").error("exception that nobody could catch", exc_info=args.exc_value)
+
+
+# --- one line per finished unit of work ------------------------------------------------------------------------------
+
+
+def received(
+    *,
+    message_id: int,
+    accounts: Sequence[str | None],
+    applicant_ids: Sequence[int | None],
+    trusted: bool,
+    size: int,
+    seconds: float,
+) -> None:
+    """A mail of `size` bytes was spooled and answered 250, `seconds` after the end of its DATA."""
+    get("receive").info(
+        "received",
+        message=message_id,
+        accounts=[account or "" for account in accounts],
+        applicants=list(applicant_ids),
+        trusted=trusted,
+        bytes=size,
+        seconds=round(seconds, 4),
+    )
+
+
+def hand_off_finished(
+    *,
+    application_id: int,
+    account: str | None,
+    applicant_id: int | None,
+    handler: str,
+    attempt: int,
+    result: str,
+    code: str,
+    seconds: float,
+) -> None:
+    """A hand-off attempt ended; `code` is its reason code, `seconds` how long the attempt took."""
+    level = logging.WARNING if result in ("failed", "held", "no-verdict") else logging.INFO
+    get("hand-off").log(
+        level,
+        "hand-off finished",
+        application=application_id,
+        account=account or "",
+        applicant=applicant_id,
+        handler=handler,
+        attempt=attempt,
+        result=safe_code(result),
+        code=safe_code(code),
+        seconds=round(seconds, 4),
+    )
+
+
+def report_finished(
+    *,
+    report_id: int,
+    application_id: int,
+    account: str,
+    applicant_id: int,
+    attempt: int,
+    result: str,
+    code: str,
+    seconds: float,
+) -> None:
+    """An attempt to report to idibu ended."""
+    level = logging.WARNING if result in ("refused", "unauthorized") else logging.INFO
+    get("report").log(
+        level,
+        "report finished",
+        report=report_id,
+        application=application_id,
+        account=account,
+        applicant=applicant_id,
+        attempt=attempt,
+        result=safe_code(result),
+        code=safe_code(code),
+        seconds=round(seconds, 4),
+    )
+
+
+def safe_code(code: str) -> str:
+    """A reason code as it is; anything that is none (words, an address) becomes `other`, for words stay in the spool."""
+    return code if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,79}", code) else "other"
+
+
+# --- exceptions ------------------------------------------------------------------------------------------------------
+
+_OURS = re.compile(r"(?:^|[/\\])((?:apptrack_ingest|apptrack_handlers)[/\\].*)$")
+
+
+def exception_fields(error: BaseException) -> dict[str, str]:
+    """What may be logged of any exception: its type, the system's or SQLite's name of the error, the types that caused
+    it, and `at`, the innermost line of our code it passed (of foreign code where it passed none of ours)."""
+    fields = {"error": _type_name(error), "at": _innermost(error)}
+    if reason := _reason(error):
+        fields["reason"] = reason
+    if causes := _causes(error):
+        fields["caused_by"] = " < ".join(causes)
+    return {key: value for key, value in fields.items() if value}
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _reason(error: BaseException) -> str:
+    """A short name that tells a full disk from a lost connection."""
+    name = getattr(error, "sqlite_errorname", None) or errno.errorcode.get(getattr(error, "errno", None) or 0)
+    return str(name or "")
+
+
+def _causes(error: BaseException) -> list[str]:
+    """Type, reason and place of up to three errors behind this one; of a group's members the first stands for all."""
+    causes: list[str] = []
+    following = _cause(error)
+    while following is not None and len(causes) < 3:
+        causes.append(" ".join(filter(None, (_type_name(following), _reason(following), _innermost(following)))))
+        following = _cause(following)
+    return causes
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    if isinstance(error, BaseExceptionGroup):
+        first: BaseException = error.exceptions[0]
+        return first
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _own_frames(error: BaseException) -> list[str]:
+    """`package/file.py:line function` of our code, outermost first; no source line, no variables."""
+    return [
+        f"{match[1]}:{line} {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if (match := _OURS.search(frame.f_code.co_filename))
+    ]
+
+
+def _innermost(error: BaseException) -> str:
+    if own := _own_frames(error):
+        return own[-1].split(" ")[0]
+    foreign = [
+        f"{frame.f_globals.get('__name__', '?')}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    return foreign[-1] if foreign else ""
+
+
+# --- processors ------------------------------------------------------------------------------------------------------
+
+
+def _exceptions(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Replaces exc_info by what may be logged of it."""
+    info = event.pop("exc_info", None)
+    event.pop("stack_info", None)
+    error = info[1] if isinstance(info, tuple) else sys.exc_info()[1] if info is True else info
+    if isinstance(error, BaseException):
+        event.update(exception_fields(error))
+        event["frames"] = _own_frames(error)[-12:]
+    return event
+
+
+_NAMES = r"(?:hash|partner-password|password|passwd|secret|token|signature|api[_-]?key|authorization)"
+_BEFORE = r"(?:\b|(?<=_)|(?<=%3F)|(?<=%26))"
+_SECRET_PAIR = re.compile(rf"""(?i){_BEFORE}({_NAMES}["']?\s*(?:=|:|%3D|>)\s*["']?(?:(?:bearer|basic)\s+)?)[^&\s<]+""")
+_SECRET_PATH = re.compile(r"(?i)(/REMOTE/V\d+/)[^/?\s\"']+")
+_USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)[^/\s@]{1,500}@")
+_SECRET_KEY = re.compile(rf"(?i){_NAMES}")
+
+
+def redact(text: str) -> str:
+    """Masks what follows `hash=` and the like, the hash in the path of idibu's posting service (its URL ends in
+    `/REMOTE/V3/:hash`), and user names and passwords in URLs. Masks rather too much than too little."""
+    text = _SECRET_PAIR.sub(rf"\1{MASK}", text)
+    text = _SECRET_PATH.sub(rf"\1{MASK}", text)
+    return _USER_INFO.sub(rf"\1{MASK}@", text)
+
+
+def escape(text: str) -> str:
+    """Control characters, line and paragraph separators, direction marks and lone surrogates as backslash escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _safe_value(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {
+            _safe_text(key): MASK if _SECRET_KEY.fullmatch(str(key)) else _safe_value(v) for key, v in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_safe_value(item) for item in value]
+    return _safe_text(_type_name(value) if isinstance(value, BaseException) else value)
+
+
+def _safe_text(value: object) -> str:
+    # Redacted before the cut that shows, so that it cannot leave a secret without the name it is known by.
+    text = redact(str(value)[: 16 * _LONGEST])
+    return escape(text if len(text) <= _LONGEST else text[:_LONGEST] + "…")
+
+
+def _safe(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    meta = {key: event.pop(key) for key in ("_record", "_from_structlog") if key in event}
+    return {**cast(dict[str, Any], _safe_value(event)), **meta}
+
+
+_OWN: list[Any] = [
+    structlog.stdlib.filter_by_level,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    _exceptions,
+    _safe,
+    structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+]
+_FOREIGN: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, _exceptions, _safe]
+
+
+# --- output ----------------------------------------------------------------------------------------------------------
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Ours, so that a second `configure` can tell it from others'."""
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Ends the same chain for our records and for those of the libraries, which are tamed first."""
+
+    def __init__(self, role: str, renderer: Any) -> None:
+        def with_role(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+            return {"role": role, **event}
+
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        chain = [self.remove_processors_meta, stamp, with_role, renderer]
+        super().__init__(processors=chain, foreign_pre_chain=_FOREIGN)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record if hasattr(record, "_logger") else _tamed(record))
+
+
+def _tamed(record: logging.LogRecord) -> logging.LogRecord:
+    """A library's record without the text of exceptions (pebble logs one as its message, others as an argument) and,
+    from asyncio, without the reprs of tasks and callbacks, which hold their exceptions and arguments."""
+    tamed = logging.makeLogRecord(record.__dict__)
+    if isinstance(record.msg, BaseException):
+        tamed.msg, tamed.args = _type_name(record.msg), ()
+    elif record.name == "asyncio":
+        tamed.msg, tamed.args = re.split(r"[\n<(%]", str(record.msg), maxsplit=1)[0].strip(), ()
+    elif isinstance(record.args, tuple):
+        tamed.args = tuple(_type_name(arg) if isinstance(arg, BaseException) else arg for arg in record.args)
+    return tamed
+
+
+def _renderer(console: bool, *, colours: bool) -> Any:
+    if console:
+        return structlog.dev.ConsoleRenderer(colors=colours)
+    return structlog.processors.JSONRenderer(sort_keys=False)
