@@ -1,0 +1,115 @@
+"""What idibu says, read from its XML: yes, no and why, and the applicants it tells of."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from lxml import etree
+
+from apptrack_ingest.idibu import xml
+from apptrack_ingest.model import ReportStatus
+
+_STATUS = {"success": True, "failed": False, "fail": False}
+
+# idibu documents no wording for a wrong hash. A false alarm stops all reports of the account until a person looks, so
+# whatever speaks of one applicant ("no permission to change this applicant") is about that one, not about the hash.
+_HASH = re.compile(r"\b(hash|api[ -]?key)\b", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b((un|not )authori[sz]ed|authori[sz]ation|not authenticated|authentication|permissions?"
+    r"|access (is )?denied|forbidden)\b",
+    re.IGNORECASE,
+)
+_ONE_APPLICANT = re.compile(
+    r"\b(applicants?|applications?|candidates?|remote[ -]id|error[ -]message|date[ -]processed)\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of idibu: whether it says success, its words (of any length, and as it chose them: an echoed secret
+    among them, perhaps), and the `response` element, if any."""
+
+    succeeded: bool
+    message: str = field(default="", repr=False)
+    response: etree._Element | None = field(default=None, repr=False)
+
+    @property
+    def blames_hash(self) -> bool:
+        """Whether a failure is, by its words, about the account's hash and not about this one request."""
+        if self.succeeded:
+            return False
+        about_one = _ONE_APPLICANT.search(self.message)
+        return bool(_HASH.search(self.message) or (_DENIED.search(self.message) and not about_one))
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicantStatus:
+    """What idibu holds of one applicant. The dates are as idibu writes them: it names no time zone."""
+
+    id: int
+    status: ReportStatus
+    remote_id: str | None
+    error_message: str | None = field(repr=False)
+    date_processed: datetime | None
+    date_created: datetime | None
+    date_modified: datetime | None
+
+
+def read(body: bytes) -> Answer:
+    """Understands an answer in any of idibu's spellings. Raises xml.XmlError for anything that is not idibu's XML.
+
+    Only a `status` directly below the root counts: each applicant in a list has one of its own. Where several
+    contradict each other it is a failure, and so is an error log without any status.
+    """
+    root = xml.parse(body)
+    if xml.name(root) != "idibu":
+        raise xml.XmlError("XML, but not idibu's")
+    stated = [(status.text or "").strip().lower() for status in xml.children(root, "status")]
+    if any(status not in _STATUS for status in stated):
+        raise xml.XmlError("idibu's XML with an unknown status")
+    if not stated and next(_named(root, "error"), None) is None:
+        raise xml.XmlError("idibu's XML without a status")
+    succeeded = bool(stated) and all(_STATUS[status] for status in stated)
+    return Answer(succeeded, _message(root), next(xml.children(root, "response"), None))
+
+
+def applicants(answer: Answer) -> list[ApplicantStatus]:
+    """The applicants an answer lists. Raises xml.XmlError when one of them has no id or no known status."""
+    if answer.response is None:
+        return []
+    return [_applicant(element) for element in xml.children(answer.response, "applicant")]
+
+
+def _applicant(element: etree._Element) -> ApplicantStatus:
+    number, status = xml.text_of(element, "id"), _STATUS.get(xml.text_of(element, "status").lower())
+    if not (number.isascii() and number.isdigit() and len(number) < 19) or status is None:
+        raise xml.XmlError("an applicant without id or status")
+    info = next(xml.children(element, "status-info"), element)
+    return ApplicantStatus(
+        id=int(number),
+        status=ReportStatus.SUCCESS if status else ReportStatus.FAIL,
+        remote_id=xml.text_of(element, "remote-id") or None,
+        error_message=xml.text_of(element, "error-message") or None,
+        date_processed=_date(xml.text_of(element, "date-processed")),
+        date_created=_date(xml.text_of(info, "date-created")),
+        date_modified=_date(xml.text_of(info, "date-modified")),
+    )
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return None
+
+
+def _named(root: etree._Element, *names: str) -> "filter[etree._Element]":
+    return filter(lambda element: xml.name(element) in names, root.iter(etree.Element))
+
+
+def _message(root: etree._Element) -> str:
+    """idibu's words wherever it put them: text of `response`, `message` in it, `error` in `log/errors`."""
+    said = [response.text or "" for response in xml.children(root, "response")]
+    said += ["".join(map(str, element.itertext())) for element in _named(root, "message", "error")]
+    words = (" ".join(text.split()) for text in said)
+    return "; ".join(dict.fromkeys(word for word in words if word))

@@ -1,0 +1,164 @@
+"""One door to idibu's web services over HTTP: a deadline, a size limit, no redirects, and secrets that stay secret.
+
+idibu's secrets travel in URLs. They are taken out of their wrapping in one place only, httpx's own log lines keep
+nothing but the host, and every error is made here of words that hold neither URL nor secret. Errors are raised where no
+exception of httpx is being handled, so none hangs on to ours as its context (its request would hold the URL).
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import quote, quote_plus
+
+import httpx
+from pydantic import SecretStr
+
+from apptrack_ingest.errors import IdibuError, IdibuNotUnderstood, IdibuUnreachable
+from apptrack_ingest.idibu.xml import MAX_BYTES
+
+LONGEST_RETRY_AFTER = 24 * 3600.0
+"""Seconds; a server that asks for more (or a clock that is wrong) must not park a report for weeks."""
+
+Values = Mapping[str, str | SecretStr]
+
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,40}/[A-Za-z0-9.+-]{1,60}")
+_LIMITS = httpx.Limits(max_connections=16, max_keepalive_connections=8)
+_DIRECT = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back: HTTP status, media type (empty when there is none to speak of), body, and seconds to wait."""
+
+    status: int
+    media_type: str
+    body: bytes = field(repr=False)
+    retry_after: float | None = None
+
+    def __str__(self) -> str:
+        return f"HTTP {self.status}, {self.media_type or 'no type'}, {len(self.body)} bytes"
+
+
+class Http:
+    """The connections to idibu, shared by all accounts (at most 16 at once).
+
+    Proxies and certificates named by the environment (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE ...) are honoured, for many
+    machines reach the Internet no other way; loopback addresses are always reached directly. No cookie is kept:
+    one account's session must not travel with another account's request.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        _quieten()
+        self._now = now
+        self._client = httpx.AsyncClient(
+            headers={"User-Agent": "apptrack-ingest", "Accept-Encoding": "identity"},
+            limits=_LIMITS,
+            timeout=None,  # noqa: S113 - each exchange has a deadline for all its parts, waiting for a connection too
+            follow_redirects=False,
+            trust_env=True,
+            mounts=_DIRECT,
+        )
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    async def exchange(self, method: str, url: str, params: Values, form: Values | None, deadline: float) -> Reply:
+        """One request and its whole answer within `deadline` seconds; `params` and `form` may hold wrapped secrets.
+
+        Raises IdibuUnreachable when no answer came, IdibuNotUnderstood when it is too large or encoded.
+        """
+        outcome = await self._attempt(method, url, params, form, deadline)
+        if isinstance(outcome, IdibuError):
+            raise outcome
+        return outcome
+
+    async def close(self) -> None:
+        """Closes all connections; an exchange under way ends as unreachable."""
+        await self._client.aclose()
+
+    async def _attempt(
+        self, method: str, url: str, params: Values, form: Values | None, deadline: float
+    ) -> Reply | IdibuError:
+        if self._client.is_closed:
+            return IdibuUnreachable("the connections to idibu are closed")
+        try:
+            async with asyncio.timeout(deadline):
+                request = self._client.build_request(method, url, params=_bare(params), data=form and _bare(form))
+                return await self._read(await self._client.send(request, stream=True))
+        except TimeoutError:
+            return IdibuUnreachable(f"no answer within {deadline:g} seconds")
+        except httpx.ConnectError as error:  # its words are the resolver's and the TLS library's: worth reading
+            return IdibuUnreachable(redact(f"no connection: {error}", params, form)[:300])
+        # ValueError: a host name that cannot be encoded; RuntimeError: closed in the middle.
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError, RuntimeError) as error:
+            return IdibuUnreachable(f"the exchange broke off ({type(error).__name__})")
+
+    async def _read(self, response: httpx.Response) -> Reply | IdibuError:
+        """The body as it comes over the wire: nothing is decompressed, so nothing can swell."""
+        try:
+            reply = Reply(response.status_code, _media_type(response), b"", self._retry_after(response))
+            if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+                return IdibuNotUnderstood(f"HTTP {reply.status}: a compressed answer nobody asked for")
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    return IdibuNotUnderstood(f"HTTP {reply.status}: an answer of more than {MAX_BYTES} bytes")
+            return Reply(reply.status, reply.media_type, bytes(body), reply.retry_after)
+        finally:
+            await response.aclose()
+
+    def _retry_after(self, response: httpx.Response) -> float | None:
+        """Retry-After in seconds (RFC 9110, 10.2.3: a number or a date); None when missing, past or nonsense."""
+        value = response.headers.get("Retry-After", "").strip()
+        seconds = float(value) if re.fullmatch("[0-9]{1,12}", value) else self._seconds_until(value)
+        return None if seconds is None or seconds < 0 else min(seconds, LONGEST_RETRY_AFTER)
+
+    def _seconds_until(self, date: str) -> float | None:
+        try:
+            return parsedate_to_datetime(date).timestamp() - self._now()
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+
+
+def redact(text: str, *values: Values | None) -> str:
+    """`text` without the secrets in `values`, however they are encoded or capitalised."""
+    for secret in _secrets(values):
+        for spelling in {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}:
+            text = re.sub(re.escape(spelling), "***", text, flags=re.IGNORECASE)
+    return text
+
+
+def _secrets(values: tuple[Values | None, ...]) -> list[str]:
+    """Longest first, so that a secret that contains another leaves no rest."""
+    found = {v.get_secret_value() for some in values if some for v in some.values() if isinstance(v, SecretStr)}
+    return sorted(found - {""}, key=len, reverse=True)
+
+
+def _bare(values: Values) -> dict[str, str]:
+    return {key: v.get_secret_value() if isinstance(v, SecretStr) else v for key, v in values.items()}
+
+
+def _media_type(response: httpx.Response) -> str:
+    found = _MEDIA_TYPE.match(response.headers.get("Content-Type", ""))
+    return found[0].lower() if found else ""
+
+
+def _quieten() -> None:
+    """Keeps URLs, and headers that may repeat them, out of the log lines of httpx and the library below it."""
+    logging.getLogger("httpx").addFilter(_host_only)  # the same filter twice is added once
+    for protocol in ("http11", "http2", "proxy"):
+        logging.getLogger(f"httpcore.{protocol}").addFilter(_nothing)
+
+
+def _host_only(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(f"{a.scheme}://{a.host}" if isinstance(a, httpx.URL) else a for a in record.args)
+    return True
+
+
+def _nothing(_record: logging.LogRecord) -> bool:
+    return False
