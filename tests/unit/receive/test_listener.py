@@ -1,0 +1,84 @@
+"""Listening sockets, and how an intake stops."""
+
+import asyncio
+import socket
+
+import pytest
+
+from apptrack_ingest.receive.listener import listening_sockets
+
+
+async def test_nagles_algorithm_is_off(intake):
+    (sock,) = listening_sockets("127.0.0.1", 0)
+    with sock:
+        assert sock.proto == socket.IPPROTO_TCP
+    await intake.connect()
+    accepted = intake.session.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_several_addresses_at_once(intake):
+    await intake.listener.start("127.0.0.2", 0)
+    assert [host for host, _ in intake.listener.addresses] == ["127.0.0.1", "127.0.0.2"]
+    _, writer = await asyncio.open_connection(*intake.listener.addresses[1])
+    writer.close()
+
+
+async def test_an_address_in_use_is_an_error_at_once(intake):
+    with pytest.raises(OSError, match="in use"):
+        listening_sockets("127.0.0.1", intake.port)[0].listen()
+
+
+async def test_drain_tells_idle_sessions_and_refuses_new_ones(intake):
+    client, port = await intake.connect(), intake.port
+    assert intake.listener.open_sessions == 1
+    draining = asyncio.create_task(intake.listener.drain(10))
+    assert await client.reply() == "421 4.3.2 Shutting down, try again later"
+    assert await client.ended()
+    assert await draining == 0
+    assert intake.listener.open_sessions == 0
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_drain_finishes_the_mail_under_way_and_takes_no_new_command(intake, mail):
+    client = await intake.connect()
+    await client.envelope()
+    client.send(mail[:20])
+    draining = asyncio.create_task(intake.listener.drain(10))
+    await asyncio.sleep(0)
+    assert intake.listener.draining
+    client.send(mail[20:] + b".\r\nMAIL FROM:<>\r\n")
+    assert await client.reply() == "250 2.6.0 Queued as 1"
+    assert await client.reply() == "421 4.3.2 Shutting down, try again later"
+    assert await client.ended()
+    assert await draining == 0
+    assert intake.spool.body == mail
+
+
+async def test_drain_waits_for_a_commit_whose_client_is_gone(intake, mail):
+    intake.spool.gate = asyncio.Event()
+    client = await intake.connect()
+    await client.envelope()
+    client.send(mail + b".\r\n")
+    await asyncio.wait_for(intake.spool.asked.wait(), 10)
+    client.reset()
+    draining = asyncio.create_task(intake.listener.drain(10))
+    await intake.sessions_over()
+    assert not draining.done()
+    intake.spool.gate.set()
+    assert await draining == 0
+    assert len(intake.spool.kept) == 1
+
+
+async def test_drain_is_bounded(intake, mail):
+    client = await intake.connect()
+    await client.envelope()
+    client.send(mail)
+    assert await intake.listener.drain(0.05) == 1
+    assert await client.ended()
+    assert intake.spool.put_calls == 0
+
+
+async def test_drain_without_sessions_is_at_once(intake):
+    assert await asyncio.wait_for(intake.listener.drain(60), 10) == 0
