@@ -1,0 +1,58 @@
+"""The content digest: equal for two copies of one application, different for an update."""
+
+import pytest
+
+from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.digest import canonical_leaf, content_digest
+
+
+def test_forward_to_and_global_cc_copies_are_one_content(sample):
+    forward, copy = parse(sample("forward-to")), parse(sample("global-cc"))
+    assert forward.content_digest == copy.content_digest
+    assert forward.content_digest.startswith("v1:") and len(forward.content_digest) == 3 + 64
+    assert forward.client_reference == copy.client_reference == "ATS-2025/17"
+    assert forward.source == copy.source
+    assert forward.candidate == copy.candidate
+    assert forward.subject == copy.subject == "Application für den Job"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"X-iTrackID: 40809200", b"X-iTrackID: 40809201"),
+        (b"ATS-2025/17", b"ATS-2025/18"),
+        (b"1 Contract", b"2 Permanent"),
+        (b"Subject: =?utf-8?q?A", b"Subject: =?utf-8?q?B"),
+        (b"I apply", b"I still apply"),
+        (b"JVBERi0xLjQ", b"JVBERi0xLjU"),
+    ],
+)
+def test_any_other_content_is_an_update(sample, old, new):
+    raw = sample("forward-to")
+    assert old in raw
+    assert parse(raw.replace(old, new)).content_digest != parse(raw).content_digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"Message-ID: <1@idibu.example>", b"Message-ID: <2@idibu.example>"),
+        (b"To: consultant@customer.example", b"To: other@customer.example"),
+        (b"\r\n", b"\n"),
+        (b"AAAA", b"BBBB"),
+    ],
+)
+def test_transport_is_not_content(sample, old, new):
+    raw = sample("forward-to")
+    assert old in raw
+    assert parse(raw.replace(old, new)).content_digest == parse(raw).content_digest
+
+
+def test_fields_do_not_run_together():
+    assert content_digest([("a", "bc")], "d", [b"e"]) != content_digest([("ab", "c")], "d", [b"e"])
+    assert content_digest([], "d", [b"e", b"f"]) != content_digest([], "d", [b"ef"])
+
+
+def test_binary_leaves_are_taken_as_they_are():
+    assert canonical_leaf("application/pdf", b"a\r\n\n") == b"a\r\n\n"
+    assert canonical_leaf("text/plain", b"a\r\nb\r\n\r\n") == b"a\nb"
