@@ -1,0 +1,1 @@
+"""The handlers that ship with apptrack-ingest; they use its public API alone."""

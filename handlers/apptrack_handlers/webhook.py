@@ -1,0 +1,261 @@
+"""Hands each application to an HTTP endpoint of the ATS, signed as Standard Webhooks 1.0 says (standardwebhooks.com)."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import logging
+import re
+import ssl
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator
+
+from apptrack_ingest import Accepted, Application, Duplicate, Rejected, RetryLater, Verdict, to_payload
+
+MAX_ANSWER = 64 * 1024
+"""Bytes of an answer that are read; more is not needed for a remote id or a reason."""
+MAX_REASON = 500
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: what a field name may be made of
+_OURS = {"host", "content-type", "content-length", "transfer-encoding", "accept-encoding"}
+_REASON_KEYS = ("reason", "message", "error", "detail", "title")
+
+
+class Webhook:
+    """Posts each application to `url`."""
+
+    class Settings(BaseModel):
+        """`url` may hold credentials and is treated as a secret. `secrets` (`whsec_` and base64) sign every request, each
+        with a signature of its own, so that a key can be replaced without a gap. `format`: `json` with the documents
+        inline, or `multipart` with a part for each. `timeout` in seconds, for the whole exchange. `headers` are added.
+        `retry_statuses`: answers that mean "later" beside 429 and 5xx, although they begin with 4.
+        `verify` off trusts any certificate; `ca_bundle` is a file of the authorities to trust instead of the usual."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        url: SecretStr
+        secrets: list[SecretStr] = []
+        format: Literal["json", "multipart"] = "json"
+        timeout: float = Field(default=30.0, gt=0)
+        headers: dict[str, SecretStr] = {}
+        retry_statuses: set[int] = {408, 425}
+        verify: bool = True
+        ca_bundle: FilePath | None = None
+
+        @field_validator("url")
+        @classmethod
+        def _is_http(cls, url: SecretStr) -> SecretStr:
+            try:
+                parsed = httpx.URL(url.get_secret_value())
+            except httpx.InvalidURL:
+                raise ValueError("it is no URL") from None
+            if parsed.scheme not in ("http", "https") or not parsed.host:
+                raise ValueError("it must be a URL that begins with https:// or http://")
+            return url
+
+        @field_validator("secrets")
+        @classmethod
+        def _are_keys(cls, secrets: list[SecretStr]) -> list[SecretStr]:
+            if not all(_is_key(secret.get_secret_value()) for secret in secrets):
+                raise ValueError(
+                    "each must be `whsec_` and 24 to 64 bytes in base64; make one: echo whsec_$(openssl rand -base64 32)"
+                )
+            return secrets
+
+        @field_validator("headers")
+        @classmethod
+        def _are_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+            for name, value in headers.items():
+                if not _TOKEN.fullmatch(name) or name.lower() in _OURS or name.lower().startswith("webhook-"):
+                    raise ValueError("a name is no HTTP field name, or one that the handler sets itself")
+                text = value.get_secret_value()
+                if not text.isascii() or not text.isprintable():
+                    raise ValueError("the values must be printable ASCII on one line")
+            return headers
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._url = settings.url.get_secret_value()
+        self._keys = [_key(secret.get_secret_value()) for secret in settings.secrets]
+        self._headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
+        self._trust = _trust(settings)
+        self._client: httpx.AsyncClient | None = None
+        _keep_urls_out_of_logs()
+
+    async def handle(self, application: Application) -> Verdict:
+        """Post the application and read the answer; docs/handlers.md has the table of answers and verdicts."""
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                request = await asyncio.to_thread(self._request, application)
+                answer = await self._ask(request)
+        except (TimeoutError, httpx.TimeoutException):
+            raise RetryLater(f"no answer from the ATS within {self.settings.timeout:g} seconds") from None
+        except httpx.HTTPError as error:
+            raise RetryLater(self._redacted(f"the ATS was not reached: {type(error).__name__}: {error}")) from None
+        return self._verdict(answer)
+
+    async def close(self) -> None:
+        """Close the connections that were kept open."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _request(self, application: Application) -> httpx.Request:
+        headers = httpx.Headers({"user-agent": "apptrack-ingest", "accept-encoding": "identity"})
+        headers.update(self._headers)
+        shape = _multipart if self.settings.format == "multipart" else _json
+        request = httpx.Request("POST", self._url, headers=headers, **shape(application))
+        body = request.read()
+        if self._keys:
+            request.headers.update(signed(application.idempotency_key, int(self._clock()), body, self._keys))
+        return request
+
+    async def _ask(self, request: httpx.Request) -> "_Answer":
+        if self._client is None:
+            self._client = httpx.AsyncClient(verify=self._trust, follow_redirects=False)
+        response = await self._client.send(request, stream=True)
+        try:
+            return _Answer(response.status_code, response.headers, await _beginning(response))
+        finally:
+            await response.aclose()
+
+    def _verdict(self, answer: "_Answer") -> Verdict:
+        if 200 <= answer.status < 300:
+            return Accepted(answer.remote_id())
+        said = self._redacted(f"the ATS answered {answer.status}{answer.words()}")
+        if answer.status < 400:
+            raise RetryLater(f"{said}: redirects are not followed, set `url` to the new address")
+        if answer.status >= 500 or answer.status == 429 or answer.status in self.settings.retry_statuses:
+            raise RetryLater(said, after=_seconds(answer.headers.get("retry-after", ""), self._clock()))
+        return Duplicate(answer.remote_id()) if answer.status == 409 else Rejected(said)
+
+    def _redacted(self, text: str) -> str:
+        parts = urlsplit(self._url)
+        password = parts.password or ""
+        secrets = {self._url, parts.query, parts.netloc.rpartition("@")[0], password, unquote(password)}
+        for secret in sorted(secrets | set(self._headers.values()), key=len, reverse=True):
+            text = text.replace(secret, "********") if secret else text
+        return text
+
+
+class _Answer:
+    """What the ATS said, as far as we listen."""
+
+    def __init__(self, status: int, headers: httpx.Headers, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self._text = body.decode(errors="replace")
+
+    def remote_id(self) -> str | None:
+        """The `remote_id` of a JSON object, text or a whole number; None when there is no such thing."""
+        value = self._json().get("remote_id")
+        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+    def words(self) -> str:
+        """What to quote in a reason: a JSON object's own words, or plain text; never a page of HTML."""
+        values = (self._json().get(key) for key in _REASON_KEYS)
+        words = next((value for value in values if isinstance(value, str) and value), None)
+        if words is None and "html" not in self.headers.get("content-type", ""):
+            words = self._text
+        cleaned = " ".join("".join(char if char.isprintable() else " " for char in words or "").split())
+        return f": {cleaned[:MAX_REASON]}" if cleaned else ""
+
+    def _json(self) -> dict[str, Any]:
+        try:
+            value = json.loads(self._text)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+async def _beginning(response: httpx.Response) -> bytes:
+    """At most MAX_ANSWER bytes; nothing of a compressed body, which we did not ask for and which could be a bomb."""
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        return b""
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk[: MAX_ANSWER - len(body)]
+        if len(body) >= MAX_ANSWER:
+            break
+    return bytes(body)
+
+
+def _seconds(retry_after: str, now: float) -> float | None:
+    """RFC 9110, 10.2.3: whole seconds or a date; None for anything else."""
+    if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 10:
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+# --- the request --------------------------------------------------------------------------------------------------------
+
+
+def _json(application: Application) -> dict[str, Any]:
+    return {"json": to_payload(application, documents="inline")}
+
+
+def _multipart(application: Application) -> dict[str, Any]:
+    """A part `application` with the JSON, and a part for each document, named there under `part`."""
+    payload = to_payload(application, documents="names")
+    files: list[tuple[str, tuple[str | None, bytes, str]]] = []
+    for number, (document, described) in enumerate(zip(application.documents, payload["documents"], strict=True), 1):
+        described["part"] = f"document-{number}"
+        kind = document.sniffed_type or "application/octet-stream"
+        files.append((described["part"], (document.name, document.content, kind)))
+    return {"files": [("application", (None, json.dumps(payload).encode(), "application/json")), *files]}
+
+
+def signed(message_id: str, timestamp: int, body: bytes, keys: list[bytes]) -> dict[str, str]:
+    """The three headers of Standard Webhooks, with one signature for each key; `timestamp` in seconds."""
+    content = f"{message_id}.{timestamp}.".encode() + body
+    signatures = (base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode("ascii") for key in keys)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }
+
+
+def _is_key(secret: str) -> bool:
+    try:
+        return secret.startswith("whsec_") and 24 <= len(_key(secret)) <= 64
+    except binascii.Error:
+        return False
+
+
+def _key(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+
+
+def _trust(settings: Webhook.Settings) -> ssl.SSLContext:
+    """Made once and at the start: reading the authorities' certificates takes a tenth of a second."""
+    if settings.verify and settings.ca_bundle:
+        return ssl.create_default_context(cafile=settings.ca_bundle)
+    return httpx.create_ssl_context(verify=settings.verify)
+
+
+def _at_least_a_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
+
+
+def _keep_urls_out_of_logs() -> None:
+    """httpx logs every URL at INFO, httpcore headers at DEBUG: drop those records where they arise."""
+    for name in (
+        "httpx",
+        "httpcore.connection",
+        "httpcore.http11",
+        "httpcore.http2",
+        "httpcore.proxy",
+        "httpcore.socks",
+    ):
+        logging.getLogger(name).addFilter(_at_least_a_warning)
