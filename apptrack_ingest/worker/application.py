@@ -1,0 +1,299 @@
+"""One attempt to hand one application off: read, decide, call the handler, settle."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from apptrack_ingest import handoff, logs, metrics
+from apptrack_ingest.errors import LeaseLost, NotFound, SpoolUnavailable, Unreadable
+from apptrack_ingest.handoff import Again, Done
+from apptrack_ingest.lifecycle import Event, idempotency_key, next_attempt, reason_to_hold, report_of
+from apptrack_ingest.metrics import HandOffResult
+from apptrack_ingest.model import (
+    Application,
+    HeldReason,
+    Parsed,
+    Previous,
+    Rejected,
+    Report,
+    State,
+)
+from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Settlement
+from apptrack_ingest.worker.desk import Desk, Tools
+
+log = logs.get("worker")
+
+RESULTS: dict[Event, HandOffResult] = {
+    Event.DELIVER: "delivered",
+    Event.RECOGNISE: "duplicate",
+    Event.REJECT: "rejected",
+    Event.EXHAUST: "failed",
+    Event.POSTPONE: "postponed",
+    Event.HOLD: "held",
+}
+
+SETTLE_AGAIN = 1.0
+"""Seconds between tries to settle while the spool cannot be written; the lease is renewed meanwhile."""
+
+
+@dataclass(slots=True)
+class Job:
+    """A claim being worked on; it ends settled, or with its lease lost, or interrupted."""
+
+    claim: Claim
+    tools: Tools
+    handler_seconds: float | None = None
+
+    async def work(self) -> None:
+        """Works the claim to its settlement. A cancellation (drain, lost lease) settles it as interrupted."""
+        started = self.tools.clock.now()
+        try:
+            settlement = await self._settlement()
+        except asyncio.CancelledError:
+            await self._interrupted(started)
+            raise
+        except SpoolUnavailable:
+            settlement = self._postponed("spool-unavailable", "the spool could not be read")
+        except Exception as error:
+            log.exception("fault in our own code", application=self.claim.application_id)
+            settlement = self._postponed(
+                "internal-error", f"a fault in apptrack-ingest itself ({type(error).__name__})"
+            )
+        await self._settle(settlement, started)
+
+    # -- deciding
+
+    async def _settlement(self) -> Settlement:
+        try:
+            raw = await self.tools.spool.raw(self.claim.message_id)
+            parsed = await self.tools.parser.parse(raw)
+        except (Unreadable, NotFound) as error:
+            return self._unreadable(error)
+        applicant_id = self.claim.applicant_id if self.claim.applicant_id is not None else parsed.applicant_id
+        decided = await self._decide(raw, parsed, applicant_id)
+        # Of a mail we do not trust not even the id is kept in its column: other mails are ordered by it.
+        believed = self.claim.trusted or self.claim.vouched
+        return replace(decided, facts=facts_of(parsed), applicant_id=applicant_id if believed else None)
+
+    async def _decide(self, raw: bytes, parsed: Parsed, applicant_id: int | None) -> Settlement:
+        account = self.claim.account
+        desk = self.tools.desks.get(account) if account is not None else None
+        reason = reason_to_hold(
+            trusted=self.claim.trusted,
+            vouched=self.claim.vouched,
+            applicant_id=applicant_id,
+            id_problem=parsed.id_problem,
+            account=account if desk else None,
+        )
+        if reason is not None or desk is None or account is None or applicant_id is None:
+            return self._held(reason or HeldReason.UNROUTED, applicant_id, _why_held(reason, account))
+        earlier = await self.tools.spool.delivered_before(account, applicant_id)
+        same = next((d for d in earlier if d.content_digest == parsed.content_digest), None)
+        if same is not None and not self.claim.again:
+            note = f"the same content as application {same.application_id}, delivered before"
+            return Settlement(Event.RECOGNISE, "duplicate", note, duplicate_of=same.application_id)
+        application = application_of(self.claim, account, applicant_id, parsed, raw, earlier[:1])
+        return await self._hand_over(desk, application)
+
+    async def _hand_over(self, desk: Desk, application: Application) -> Settlement:
+        begun = asyncio.get_running_loop().time()
+        outcome = await handoff.run(desk.handler, application, desk.timeout)
+        self.handler_seconds = asyncio.get_running_loop().time() - begun
+        if isinstance(outcome, Again):
+            return self._again(desk, outcome, application.applicant_id)
+        return self._done(outcome, application.applicant_id)
+
+    def _done(self, outcome: Done, applicant_id: int) -> Settlement:
+        if isinstance(outcome.verdict, Rejected):
+            words = outcome.verdict.reason
+            report = self._report(State.REJECTED, applicant_id, words=words)
+            return Settlement(Event.REJECT, "rejected", words, report=report)
+        remote_id = outcome.verdict.remote_id
+        report = self._report(State.DELIVERED, applicant_id, remote_id=remote_id)
+        note = outcome.note or ""
+        return Settlement(Event.DELIVER, "delivered", note, remote_id=remote_id, report=report)
+
+    def _again(self, desk: Desk, outcome: Again, applicant_id: int) -> Settlement:
+        due = self._next(desk, outcome.after)
+        if due is None:
+            report = self._report(State.FAILED, applicant_id, words=outcome.detail)
+            return Settlement(Event.EXHAUST, outcome.code, outcome.detail, report=report)
+        early = None
+        if desk.report_first_failure and self.claim.series_attempt == 1:
+            until = datetime.fromtimestamp(self.claim.first_attempt_at + desk.schedule.window, UTC)
+            words = f"not delivered yet, retrying until {until:%Y-%m-%d %H:%M} UTC: {outcome.detail}"
+            early = self._report(State.RECEIVED, applicant_id, words=words)
+        return Settlement(Event.POSTPONE, outcome.code, outcome.detail, due_at=due, report=early)
+
+    def _next(self, desk: Desk, wished: float | None = None) -> float | None:
+        return next_attempt(
+            desk.schedule,
+            attempt=self.claim.series_attempt,
+            first=self.claim.first_attempt_at,
+            now=self.tools.clock.now(),
+            jitter=self.tools.jitter(),
+            wished=wished,
+        )
+
+    def _postponed(self, code: str, detail: str) -> Settlement:
+        desk = self.tools.desks.get(self.claim.account or "")
+        due = self._next(desk) if desk else self.tools.clock.now() + 60.0
+        if due is None:
+            report = self._report(State.FAILED, self.claim.applicant_id, words=detail)
+            return Settlement(Event.EXHAUST, code, detail, report=report)
+        return Settlement(Event.POSTPONE, code, detail, due_at=due)
+
+    def _unreadable(self, error: Unreadable | NotFound) -> Settlement:
+        untrusted = not (self.claim.trusted or self.claim.vouched)
+        if untrusted:
+            return self._held(HeldReason.UNTRUSTED, None, "from a peer that is not trusted; unreadable besides")
+        return self._held(HeldReason.UNREADABLE, self.claim.applicant_id, str(error))
+
+    def _held(self, reason: HeldReason, applicant_id: int | None, detail: str) -> Settlement:
+        report = self._report(State.HELD, applicant_id, reason=reason)
+        return Settlement(Event.HOLD, reason.value, detail, reason=reason, report=report)
+
+    def _report(
+        self,
+        state: State,
+        applicant_id: int | None,
+        *,
+        remote_id: str | None = None,
+        reason: HeldReason | None = None,
+        words: str = "",
+    ) -> Report | None:
+        """The report due with an outcome, if this account is reported at all."""
+        if self.claim.account not in self.tools.reporting_accounts:
+            return None
+        return report_of(
+            state,
+            applicant_id=applicant_id,
+            believed=self.claim.trusted or self.claim.vouched,
+            now=self.tools.clock.now(),
+            remote_id=remote_id,
+            reason=reason,
+            words=words,
+        )
+
+    # -- settling
+
+    async def _settle(self, settlement: Settlement, started: float) -> None:
+        """Commits the outcome. What a handler did is known only here, so it is tried until it is committed; the lease is
+        renewed by the worker meanwhile."""
+        while True:
+            try:
+                await self.tools.spool.settle(self.claim, settlement, now=self.tools.clock.now())
+            except SpoolUnavailable:
+                log.exception("cannot settle yet", application=self.claim.application_id)
+                await self.tools.clock.sleep(SETTLE_AGAIN)
+            except LeaseLost:
+                log.warning("lease lost", application=self.claim.application_id, token=self.claim.token)
+                return
+            else:
+                self._tell(settlement, started)
+                return
+
+    async def _interrupted(self, started: float) -> None:
+        """Gives the claim back at once: a drain is no attempt without a verdict (invariant 2)."""
+        settlement = Settlement(Event.POSTPONE, "interrupted", "the worker was stopped", counts=False)
+        try:
+            await self.tools.spool.settle(self.claim, settlement, now=self.tools.clock.now())
+        except (SpoolUnavailable, LeaseLost):
+            log.exception("cannot give back", application=self.claim.application_id)
+        else:
+            self._tell(settlement, started)
+
+    def _tell(self, settlement: Settlement, started: float) -> None:
+        """Counts the attempt and writes its one line."""
+        now = self.tools.clock.now()
+        result = "interrupted" if not settlement.counts else RESULTS[settlement.event]
+        desk = self.tools.desks.get(self.claim.account or "")
+        handler = desk.handler_name if desk and self.handler_seconds is not None else ""
+        metrics.hand_off_attempted(self.claim.account, handler, result, handler_seconds=self.handler_seconds)
+        if settlement.event in (Event.DELIVER, Event.REJECT, Event.RECOGNISE):
+            metrics.handed_off(now - self.claim.received_at)
+        logs.hand_off_finished(
+            application_id=self.claim.application_id,
+            account=self.claim.account,
+            applicant_id=self.claim.applicant_id,
+            handler=handler,
+            attempt=self.claim.attempt,
+            result=result,
+            code=settlement.code,
+            seconds=now - started,
+        )
+
+
+def _why_held(reason: HeldReason | None, account: str | None) -> str:
+    """What a person reads beside the reason code."""
+    texts = {
+        HeldReason.UNTRUSTED: "from a peer that is not trusted, so its X-iTrackID is not believed",
+        HeldReason.NO_APPLICANT_ID: "the mail has no X-iTrackID",
+        HeldReason.INVALID_APPLICANT_ID: "the mail's X-iTrackID is doubled or is no number",
+        HeldReason.UNROUTED: f"account {account} is not in the settings" if account else "no account matches the mail",
+    }
+    return texts.get(reason or HeldReason.UNROUTED, "")
+
+
+def facts_of(parsed: Parsed) -> Facts:
+    """What is kept of a mail beside its application."""
+    return Facts(
+        client_reference=parsed.client_reference,
+        candidate_name=parsed.candidate.name,
+        candidate_email=parsed.candidate.email,
+        job_title=parsed.job.title,
+        portal_name=parsed.source.portal_name,
+        content_digest=parsed.content_digest,
+        warnings=parsed.warnings,
+    )
+
+
+def application_of(
+    claim: Claim, account: str, applicant_id: int, parsed: Parsed, raw: bytes, earlier: list[Delivered]
+) -> Application:
+    """The application as the handler gets it."""
+    previous = None
+    if earlier:
+        previous = Previous(earlier[0].remote_id, datetime.fromtimestamp(earlier[0].delivered_at, UTC))
+    return build_application(
+        parsed,
+        raw,
+        account=account,
+        applicant_id=applicant_id,
+        attempt=claim.attempt,
+        received_at=datetime.fromtimestamp(claim.received_at, UTC),
+        previous=previous,
+    )
+
+
+def build_application(
+    parsed: Parsed,
+    raw: bytes,
+    *,
+    account: str,
+    applicant_id: int,
+    attempt: int,
+    received_at: datetime,
+    previous: Previous | None = None,
+) -> Application:
+    """Joins what the mail says with what we know of it."""
+    return Application(
+        account=account,
+        applicant_id=applicant_id,
+        idempotency_key=idempotency_key(account, applicant_id, parsed.content_digest),
+        attempt=attempt,
+        received_at=received_at,
+        client_reference=parsed.client_reference,
+        previous=previous,
+        candidate=parsed.candidate,
+        job=parsed.job,
+        source=parsed.source,
+        owner=parsed.owner,
+        subject=parsed.subject,
+        text=parsed.text,
+        html=parsed.html,
+        documents=parsed.documents,
+        warnings=parsed.warnings,
+        headers=parsed.headers,
+        raw=raw,
+    )

@@ -1,0 +1,100 @@
+"""What a worker needs to know of each account, and the tools it works with."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from apptrack_ingest.lifecycle import Schedule
+from apptrack_ingest.model import Parsed, Report
+from apptrack_ingest.report.reporter import Result
+from apptrack_ingest.spool.contract import Spool
+
+
+class Clock(Protocol):
+    """Time as the worker sees it; tests give one that they move themselves."""
+
+    def now(self) -> float:
+        """Epoch seconds."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Returns after so many seconds."""
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> float:
+        """Epoch seconds."""
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Returns after so many seconds."""
+        await asyncio.sleep(seconds)
+
+
+class Parser(Protocol):
+    """Reads a mail within limits, somewhere it can be killed; raises Unreadable."""
+
+    async def parse(self, raw: bytes) -> Parsed:
+        """What the mail says."""
+
+
+class Reports(Protocol):
+    """Sends one report and says how it went; never raises for what idibu or the network does."""
+
+    async def send(self, account: str, report: Report) -> Result:
+        """One attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One account as the worker serves it. `hash_fingerprint` is None where there is no hash to report with: reports
+    then wait as due. Times are in seconds."""
+
+    handler: Any
+    handler_name: str
+    timeout: float
+    schedule: Schedule
+    concurrency: int = 4
+    reporting: bool = True
+    report_first_failure: bool = False
+    hash_fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a worker works; `lease` and `pause` (how long reporting rests after a wrong hash) are in seconds."""
+
+    name: str
+    concurrency: int = 8
+    report_concurrency: int = 4
+    lease: float = 60.0
+    drain_timeout: float = 25.0
+    pause: float = 900.0
+
+
+@dataclass(slots=True)
+class Tools:
+    """All that a worker's jobs share; `desks` and `report_schedule` are replaced at a reload."""
+
+    spool: Spool
+    parser: Parser
+    reports: Reports
+    clock: Clock
+    options: Options
+    desks: Mapping[str, Desk]
+    report_schedule: Schedule
+    jitter: Callable[[], float] = field(default=random.random)
+
+    @property
+    def reporting_accounts(self) -> tuple[str, ...]:
+        """Accounts whose outcomes become reports."""
+        return tuple(name for name, desk in self.desks.items() if desk.reporting)
+
+    @property
+    def sending_accounts(self) -> tuple[str, ...]:
+        """Accounts whose reports can be sent: wanted, and with a hash."""
+        return tuple(name for name, desk in self.desks.items() if desk.reporting and desk.hash_fingerprint)

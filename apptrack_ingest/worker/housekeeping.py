@@ -1,0 +1,85 @@
+"""What is done now and then beside the work: erasing what is finished for long, and telling people what waits for them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from apptrack_ingest import logs, settings
+from apptrack_ingest.errors import IngestError
+from apptrack_ingest.model import ReportState, State
+from apptrack_ingest.report import digest
+from apptrack_ingest.spool.contract import Filter, Spool, Summary
+from apptrack_ingest.worker.desk import Clock
+
+log = logs.get("housekeeping")
+
+ROUND = 60.0
+"""Seconds between two rounds."""
+
+ERASE_AT_ONCE = 100
+"""Messages erased in one commit: few, so that no mail being received waits long for it."""
+
+DIGEST_MARK = "digest"
+DIGEST_ROWS = 100
+DIGEST_AGAIN = 600.0
+"""Seconds after which a digest that was not delivered is tried again."""
+
+
+@dataclass(slots=True)
+class Housekeeping:
+    """Runs beside the worker; `configure` replaces the settings at a reload."""
+
+    spool: Spool
+    clock: Clock
+    settings: settings.Settings
+
+    async def run(self) -> None:
+        """Rounds until cancelled; a fault in one is logged and the next comes all the same."""
+        while True:
+            await self._guarded(self.erase)
+            await self._guarded(self.tell)
+            await self.clock.sleep(ROUND)
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except IngestError:
+            log.exception("round left out")
+
+    async def erase(self) -> None:
+        """Erases raw mails and candidates' data of what finished longer ago than the retention."""
+        before = self.clock.now() - self.settings.retention
+        erased = 0
+        while count := await self.spool.erase_finished(before=before, limit=ERASE_AT_ONCE):
+            erased += count
+            await asyncio.sleep(0)
+        if erased:
+            log.info("erased by retention", messages=erased)
+
+    async def tell(self) -> None:
+        """Sends the digest when it is wanted, something waits for a person, and the last one is long enough ago."""
+        if not self.settings.digest.wanted:
+            return
+        now = self.clock.now()
+        last = await self.spool.mark(DIGEST_MARK)
+        if last is not None and now - last < self.settings.digest.every:
+            return
+        note = digest.compose(await self.spool.backlog(), await self._rows(), now)
+        if note is None:
+            return
+        failed = await digest.deliver(note, self.settings.digest)
+        if failed:
+            # Not at once again: one of two ways may have taken it, and its readers need no copy a minute.
+            await self.spool.set_mark(DIGEST_MARK, now - self.settings.digest.every + DIGEST_AGAIN)
+            log.error("digest not delivered", ways=list(failed))
+            return
+        await self.spool.set_mark(DIGEST_MARK, now)
+        log.info("digest delivered")
+
+    async def _rows(self) -> list[Summary]:
+        waiting = await self.spool.find(Filter(states=(State.HELD, State.FAILED, State.REJECTED), limit=DIGEST_ROWS))
+        unreported = await self.spool.find(
+            Filter(report_states=(ReportState.REFUSED, ReportState.FAILED), limit=DIGEST_ROWS)
+        )
+        by_id = {row.application_id: row for row in (*waiting, *unreported)}
+        return [by_id[key] for key in sorted(by_id)]
