@@ -1,0 +1,54 @@
+"""The operators' pages: what they link to exists, and the commands they name are commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from apptrack_ingest.cli import main
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("deployment", "reaching-us", "backup", "configuration", "runbook")]
+TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "deploy" / "compose.yaml", ROOT / "deploy" / "apptrack-ingest.toml"]
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        target, _, anchor = link.partition("#")
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), link
+        assert not anchor or anchor in anchors(file), link
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_it_names_only_commands_and_options_that_exist(page: Path) -> None:
+    quoted = re.findall(r"`(?:apptrack-)?ingest ([a-z][a-z-]+)", page.read_text(encoding="utf-8"))
+    assert set(quoted) <= set(main.commands)
+    named = re.findall(r"(?:\bingest|`…) ([a-z][a-z-]+)((?: (?:--?)?[\w…-]+)*)", page.read_text(encoding="utf-8"))
+    for command, rest in named:
+        if command not in main.commands:
+            continue  # prose, such as "apptrack-ingest is"
+        known = {option for parameter in main.commands[command].params for option in parameter.opts}
+        assert {word for word in rest.split() if re.match(r"--?[a-z]", word)} <= known | {"--help"}, command + rest
+
+
+def test_the_runbooks_table_is_of_commands_that_exist() -> None:
+    table = re.findall(
+        r"^\| `ingest ([a-z-]+)", (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(table) >= 10
+    assert set(table) <= set(main.commands)
+
+
+def test_every_file_of_deploy_is_spoken_of() -> None:
+    spoken = "".join(text.read_text(encoding="utf-8") for text in TEXTS)
+    for file in (ROOT / "deploy").rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts and file != ROOT / "deploy" / "alerts_test.yml":
+            assert file.name in spoken, file
