@@ -30,7 +30,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from apptrack_ingest.errors import ConfigError, Problem
 from apptrack_ingest.lifecycle import DEFAULT_RETRY, Schedule, parse_schedule
@@ -57,6 +63,8 @@ def _seconds(value: object) -> object:
 
 
 def _comma_separated(value: object) -> object:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        return json.loads(value)  # a JSON list is understood too; ValueError says what is wrong with it
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
@@ -118,7 +126,9 @@ class Account(_Section):
     hash: SecretStr | None = Field(None, description="the account's API hash at idibu; without it reports wait as due")
     hash_file: Path | None = Field(None, description="a file that holds the hash, instead of `hash`")
     client_id: int | None = Field(None, gt=0, description="the account's id at idibu (X-iTrackID-ClientID)")
-    recipients: Recipients = Field((), description="addresses or domains whose mail belongs to this account")
+    recipients: Annotated[Recipients, NoDecode] = Field(
+        (), description="addresses or domains whose mail belongs to this account"
+    )
     handler: str = Field("folder", min_length=1, description="a handler's name, or package.module:Name")
     handler_settings: dict[str, Any] = Field({}, repr=False, description="the handler's own settings")
     handler_timeout: Duration = Field(60.0, description="how long one hand-off may take")

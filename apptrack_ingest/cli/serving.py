@@ -1,0 +1,91 @@
+"""`serve` and `sandbox`: the commands that stay up."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import click
+
+from apptrack_ingest import logs
+from apptrack_ingest.cli.common import config_option, err, errors_as_exit_codes, out, run
+from apptrack_ingest.idibu import sandbox as idibu_sandbox
+from apptrack_ingest.service import build, lock
+from apptrack_ingest.service.link import ChildLink
+from apptrack_ingest.service.roles import run_intake, run_worker
+from apptrack_ingest.service.supervisor import ROLES, Supervisor
+from apptrack_ingest.settings import Settings
+
+
+@click.command()
+@config_option
+@click.option("--only", type=click.Choice(sorted(ROLES)), help="Run this role alone, without a supervisor.")
+@click.option("--supervised-by", type=int, hidden=True, help="The descriptor on which the supervisor listens.")
+@errors_as_exit_codes
+def serve(config: Path | None, only: str | None, supervised_by: int | None) -> None:
+    """Receive mail, hand candidates to the ATS, report to idibu; until SIGTERM or Ctrl-C.
+
+    Starts and supervises one intake and one worker process. SIGHUP takes up added and changed accounts.
+    """
+    os.umask(0o077)
+    # Until the handler stands: a reload asked for during the start must not end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    found = build.checked(config)
+    logs.configure(found.log, only or "serve")
+    logs.log_uncaught()
+    if only is None:
+        run(Supervisor(config, found).run())
+        return
+    own = supervised_by is None
+    held = lock.take(found.data_dir, only) if own else None
+    run(_role(only, config, found, ChildLink(supervised_by), own_web=own))
+    if held is not None:
+        os.close(held)
+
+
+async def _role(only: str, config: Path | None, found: Settings, link: ChildLink, *, own_web: bool) -> None:
+    role = run_intake if only == "intake" else run_worker
+    await role(config, found, link, own_web=own_web)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8425, show_default=True, type=click.IntRange(0, 65535), help="The port; 0: a free one.")
+@click.option(
+    "--file", type=click.Path(dir_okay=False, path_type=Path), help="Keeps what it was told; made when missing."
+)
+@click.option("--hash", "hashes", multiple=True, metavar="HASH[=ACCOUNT]", help="A hash it accepts; several possible.")
+@errors_as_exit_codes
+def sandbox(host: str, port: int, file: Path | None, hashes: tuple[str, ...]) -> None:
+    """Play idibu: its applicant-status endpoint over real HTTP, and a page that shows what it was told.
+
+    Without --hash it accepts the hash `sandbox`. Point `idibu.base_url` at it.
+    """
+    accepted = dict(_hash_and_account(text) for text in hashes) or {"sandbox": "sandbox"}
+
+    def ready(url: str) -> None:
+        out.print(f"idibu's sandbox listens on {url} (its page is there too); stop it with Ctrl-C", markup=False)
+
+    try:
+        asyncio.run(_until_terminated(idibu_sandbox.serve(host, port, file, accepted, ready)))
+    except OSError as error:
+        err.print(f"error: cannot listen on {host}:{port}: {error.strerror}; choose another --port", markup=False)
+        raise SystemExit(1) from None
+
+
+def _hash_and_account(text: str) -> tuple[str, str]:
+    value, _, account = text.partition("=")
+    return value, account or "default"
+
+
+async def _until_terminated(work: object) -> None:
+    """Runs until done, SIGTERM or SIGINT."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+COMMANDS = (serve, sandbox)

@@ -1,0 +1,199 @@
+"""From settings to parts: what each process needs to know of accounts, limits, handlers and destinations."""
+
+import hashlib
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from apptrack_ingest import handoff, settings
+from apptrack_ingest.errors import ConfigError, HandlerError, Problem
+from apptrack_ingest.metrics import Surroundings
+from apptrack_ingest.parse.pool import ParserPool
+from apptrack_ingest.receive import policy
+from apptrack_ingest.report.reporter import Destination
+from apptrack_ingest.settings import Account, Settings
+from apptrack_ingest.spool.contract import Spool
+from apptrack_ingest.spool.sqlite import open_spool
+from apptrack_ingest.worker.desk import Desk, Options
+
+
+def checked(path: Path | None) -> Settings:
+    """The settings with every handler built once on trial, so that one that cannot be used stops the start. Raises
+    ConfigError with every mistake found."""
+    found = settings.load(path)
+    problems = [
+        problem for name, account in found.known_accounts.items() for problem in _handler_problems(name, account)
+    ]
+    problems += _tls_problems(found)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _handler_problems(name: str, account: Account) -> tuple[Problem, ...]:
+    try:
+        handoff.build(account.handler, account.handler_settings)
+    except ConfigError as error:
+        return tuple(Problem(f"accounts.{name}.{p.key}", p.value, p.advice) for p in error.problems)
+    except HandlerError as error:
+        return (Problem(f"accounts.{name}.handler", repr(account.handler), str(error)),)
+    return ()
+
+
+def _tls_problems(found: Settings) -> list[Problem]:
+    context = tls_context(found)
+    if context is None:
+        return []
+    try:
+        context()
+    except (OSError, ssl.SSLError) as error:
+        what = getattr(error, "strerror", None) or getattr(error, "reason", None) or type(error).__name__
+        return [Problem("smtp.tls_certificate", repr(str(found.smtp.tls_certificate)), f"cannot be used: {what}")]
+    return []
+
+
+def spool_of(found: Settings) -> Spool:
+    """The spool, opened, its missing migrations taken."""
+    return open_spool(found.database)
+
+
+# --- intake ----------------------------------------------------------------------------------------------------------
+
+
+def hostname_of(found: Settings) -> str:
+    """Our name in the greeting; never looked up in DNS."""
+    return found.smtp.hostname or socket.gethostname() or "localhost"
+
+
+def directory_of(found: Settings) -> policy.Directory:
+    """Whom we take mail for."""
+    return policy.Directory(
+        accounts={
+            name: policy.Destination(frozenset(account.recipients), account.client_id)
+            for name, account in found.known_accounts.items()
+        },
+        shared=frozenset(found.recipients),
+        any_recipient=found.any_recipient,
+    )
+
+
+def limits_of(found: Settings) -> policy.Limits:
+    """What one session and one mail may take."""
+    return policy.Limits(
+        message_size=int(found.smtp.max_size),
+        recipients=found.smtp.max_recipients,
+        idle_timeout=found.smtp.idle_timeout,
+        data_timeout=found.smtp.data_timeout,
+        put_timeout=found.smtp.commit_timeout,
+    )
+
+
+def tls_context(found: Settings) -> Callable[[], ssl.SSLContext] | None:
+    """Makes the context for STARTTLS, anew for each connection so that a renewed certificate is used; None: no TLS."""
+    certificate, key = found.smtp.tls_certificate, found.smtp.tls_key
+    if certificate is None or key is None:
+        return None
+
+    def context() -> ssl.SSLContext:
+        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        made.load_cert_chain(certificate, key)
+        return made
+
+    return context
+
+
+# --- worker ----------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(account: Account) -> str | None:
+    """Tells one hash from the next without holding it; None where there is none."""
+    if account.hash is None:
+        return None
+    return hashlib.sha256(b"apptrack-ingest\n" + account.hash.get_secret_value().encode()).hexdigest()[:16]
+
+
+def desks_of(
+    found: Settings, present: Mapping[str, tuple[Account, Desk]] | None = None
+) -> dict[str, tuple[Account, Desk]]:
+    """A desk for each account; one whose account did not change is kept with its handler. Raises ConfigError and
+    HandlerError."""
+    desks: dict[str, tuple[Account, Desk]] = {}
+    for name, account in found.known_accounts.items():
+        kept = (present or {}).get(name)
+        desks[name] = kept if kept is not None and kept[0] == account else (account, _desk(account))
+    return desks
+
+
+def _desk(account: Account) -> Desk:
+    return Desk(
+        handler=handoff.build(account.handler, account.handler_settings),
+        handler_name=account.handler,
+        timeout=account.handler_timeout,
+        schedule=account.schedule,
+        concurrency=account.concurrency,
+        reporting=account.reporting,
+        report_first_failure=account.report_first_failure,
+        hash_fingerprint=fingerprint(account),
+    )
+
+
+def options_of(found: Settings, name: str) -> Options:
+    """How a worker called `name` works."""
+    return Options(
+        name=name,
+        concurrency=found.worker.concurrency,
+        report_concurrency=found.worker.report_concurrency,
+        lease=found.worker.lease,
+        drain_timeout=found.worker.drain_timeout,
+    )
+
+
+def parser_of(found: Settings) -> ParserPool:
+    """The processes that read mails."""
+    return ParserPool(
+        deadline=found.worker.parse_deadline,
+        memory_bytes=int(found.worker.parse_memory),
+        processes=found.worker.parse_processes,
+    )
+
+
+def destinations_of(found: Settings) -> dict[str, Destination]:
+    """Where each account's reports go; accounts without a hash, or not reported, have none."""
+    return {
+        name: Destination(str(found.idibu.base_url), account.hash, found.idibu.timeout, found.idibu.zone)
+        for name, account in found.known_accounts.items()
+        if account.reporting and account.hash is not None
+    }
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def surroundings_of(found: Settings, up: Mapping[str, bool], children: Path | None) -> Surroundings:
+    """What a scrape needs beside the backlog."""
+    return Surroundings(
+        accounts=tuple(found.known_accounts),
+        without_hash=frozenset(settings.accounts_without_hash(found)),
+        up=up,
+        data_dir=found.data_dir,
+        children=children,
+    )
+
+
+def effective(found: Settings) -> dict[str, Any]:
+    """The effective configuration with secrets masked; handlers say themselves what of their settings may be shown."""
+    values = settings.masked(found)
+    for name, account in found.known_accounts.items():
+        values["accounts"][name]["handler_settings"] = handoff.describe(account.handler, account.handler_settings)
+    return values
+
+
+NEEDS_RESTART = ("data_dir", "smtp", "web", "worker", "log")
+
+
+def needing_restart(before: Settings, after: Settings) -> list[str]:
+    """The sections whose change a reload does not take up."""
+    return [section for section in NEEDS_RESTART if getattr(before, section) != getattr(after, section)]

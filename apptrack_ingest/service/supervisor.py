@@ -1,0 +1,255 @@
+"""Starts the intake and the worker as processes of their own, keeps them running, and speaks for all of them."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apptrack_ingest import logs, metrics
+from apptrack_ingest.errors import ConfigError, HandlerError, IngestError
+from apptrack_ingest.service import build, lock
+from apptrack_ingest.service.roles import log_problems, spool_checks
+from apptrack_ingest.settings import Settings, accounts_without_hash
+from apptrack_ingest.spool.contract import Spool
+from apptrack_ingest.web.app import Probe, create_app
+from apptrack_ingest.web.server import WebServer
+
+log = logs.get("supervisor")
+
+ROLES = ("worker", "intake")
+"""In the order of the start; stopped in reverse, so that nothing new comes in while the rest is worked off."""
+
+SILENCE = 60.0
+"""Seconds without a sign of life after which a child is killed and started again."""
+
+FIRST_WAIT, LONGEST_WAIT, STEADY = 0.2, 30.0, 60.0
+"""Seconds: the first wait before a restart (doubled each time), the longest, and how long up makes it a good start."""
+
+STATUS = "serve.json"
+"""The file in the data directory that says where a running `serve` listens."""
+
+
+class ChildFailed(IngestError):
+    """A child could not be started at all; `code` is the exit code for `serve` itself."""
+
+    def __init__(self, role: str, code: int) -> None:
+        self.code = code
+        super().__init__(f"the {role} could not be started (exit code {code}); its own message stands above")
+
+
+@dataclass(slots=True)
+class Child:
+    """One child process and what is known of it."""
+
+    role: str
+    process: asyncio.subprocess.Process | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    details: dict[str, Any] = field(default_factory=dict)
+    last_beat: float = 0.0
+    was_ready: bool = False
+    reload_wanted: bool = False
+    link: asyncio.StreamWriter | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs and has said that it is ready."""
+        return self.process is not None and self.process.returncode is None and self.ready.is_set()
+
+
+class Supervisor:
+    """Runs until SIGTERM or SIGINT; a child that ends otherwise is started again, with a growing wait."""
+
+    def __init__(self, path: Path | None, found: Settings) -> None:
+        self._path = path
+        self._settings = found
+        self._children = {role: Child(role) for role in ROLES}
+        self._stop = asyncio.Event()
+        self._locks: list[int] = []
+        self._environment: dict[str, str] = {}
+        self._metrics_dir = found.data_dir / "metrics"
+
+    async def run(self) -> None:
+        """Starts everything, waits for the end, stops everything. Raises ConfigError and ChildFailed at the start."""
+        self._locks = [lock.take(self._settings.data_dir, role) for role in ROLES]
+        self._environment = metrics.multiprocess_dir(self._metrics_dir)
+        spool = build.spool_of(self._settings)
+        web = WebServer(create_app(self._probe(spool)))
+        web_port = await web.start(self._settings.web.host, self._settings.web.port)
+        self._take_signals()
+        keepers = {role: asyncio.create_task(self._keep(child)) for role, child in self._children.items()}
+        try:
+            if await self._started(keepers):
+                self._announce(web_port)
+                await self._until_stopped(keepers)
+        finally:
+            await self._stop_children(keepers)
+            await web.stop()
+            await spool.close()
+            (self._settings.data_dir / STATUS).unlink(missing_ok=True)
+            for descriptor in self._locks:
+                os.close(descriptor)
+        log.info("stopped")
+
+    # -- starting
+
+    async def _started(self, keepers: dict[str, asyncio.Task[None]]) -> bool:
+        """True when all children are ready, False when told to stop before; raises what kept one from starting."""
+        for role, child in self._children.items():
+            waits = [asyncio.create_task(child.ready.wait()), asyncio.create_task(self._stop.wait()), keepers[role]]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in waits[:2]:
+                task.cancel()
+            if keepers[role].done():
+                keepers[role].result()
+            if self._stop.is_set():
+                return False
+        return True
+
+    def _announce(self, web_port: int) -> None:
+        status = {
+            "pid": os.getpid(),
+            "smtp": self._children["intake"].details.get("smtp", []),
+            "web": [self._settings.web.host, web_port],
+        }
+        (self._settings.data_dir / STATUS).write_text(json.dumps(status), encoding="utf-8")
+        smtp = [f"{host}:{port}" for host, port in status["smtp"]]
+        log.info("ready", smtp=smtp, web=f"http://{self._settings.web.host}:{web_port}/", accounts=self._accounts())
+        for account in accounts_without_hash(self._settings):
+            log.warning(
+                "this account has no hash, so its outcomes wait as due and idibu is told nothing", account=account
+            )
+
+    def _accounts(self) -> list[str]:
+        return sorted(self._settings.known_accounts)
+
+    async def _until_stopped(self, keepers: dict[str, asyncio.Task[None]]) -> None:
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([stopping, *keepers.values()], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for keeper in keepers.values():
+            if keeper.done() and not self._stop.is_set():
+                keeper.result()
+
+    # -- keeping
+
+    async def _keep(self, child: Child) -> None:
+        """Starts the child again and again until told to stop; raises ChildFailed when its very first start fails."""
+        wait = FIRST_WAIT
+        while not self._stop.is_set():
+            began = time.monotonic()
+            code = await self._run_once(child)
+            if self._stop.is_set():
+                return
+            if not child.was_ready:
+                raise ChildFailed(child.role, code if code > 0 else 1)
+            wait = FIRST_WAIT if time.monotonic() - began > STEADY else min(wait * 2, LONGEST_WAIT)
+            metrics.process_restarted(child.role)
+            log.error("process ended unexpectedly, starting again", process=child.role, code=code, wait=wait)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._stop.wait()
+
+    async def _run_once(self, child: Child) -> int:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "apptrack_ingest", "serve", "--only", child.role]
+        command += ["--supervised-by", str(theirs.fileno())]
+        command += ["--config", str(self._path)] if self._path is not None else []
+        child.process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(), *self._locks),
+            env={**os.environ, **self._environment},
+        )
+        theirs.close()
+        child.last_beat = time.monotonic()
+        reader, child.link = await asyncio.open_connection(sock=ours)
+        listening = asyncio.create_task(self._listen(child, reader))
+        watching = asyncio.create_task(self._watch(child))
+        try:
+            return await child.process.wait()
+        finally:
+            child.ready.clear()
+            watching.cancel()
+            child.link.close()
+            await asyncio.gather(listening, watching, return_exceptions=True)
+            metrics.child_exited(self._metrics_dir, child.process.pid)
+
+    async def _listen(self, child: Child, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            child.last_beat = time.monotonic()
+            said = json.loads(line)
+            if "ready" in said:
+                child.details = said["ready"]
+                child.was_ready = True
+                child.ready.set()
+                self._tell_to_reload(child)
+
+    async def _watch(self, child: Child) -> None:
+        """Kills a child whose event loop does not turn any more: a hung worker holds its leases for nothing."""
+        while child.process is not None:
+            await asyncio.sleep(1.0)
+            if time.monotonic() - child.last_beat > SILENCE and child.process.returncode is None:
+                log.error("process gives no sign of life, killed", process=child.role)
+                child.process.kill()
+
+    # -- ending
+
+    async def _stop_children(self, keepers: dict[str, asyncio.Task[None]]) -> None:
+        """Intake first, then worker, each with its own time to drain, then killed."""
+        self._stop.set()
+        patience = {"intake": self._settings.smtp.drain_timeout, "worker": self._settings.worker.drain_timeout}
+        for role in reversed(ROLES):
+            process = self._children[role].process
+            if process is not None and process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGTERM)
+                await asyncio.wait([keepers[role]], timeout=2 * patience[role] + 10.0)
+                if process.returncode is None:
+                    log.error("process did not drain in time, killed", process=role)
+                    process.kill()
+            await asyncio.gather(keepers[role], return_exceptions=True)
+
+    # -- signals and pages
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        """Checks the new settings before the children hear of them."""
+        try:
+            self._settings = build.checked(self._path)
+        except (ConfigError, HandlerError) as error:
+            log_problems("settings not taken up; the former ones stay in force", error)
+            return
+        for child in self._children.values():
+            child.reload_wanted = True
+            self._tell_to_reload(child)
+
+    def _tell_to_reload(self, child: Child) -> None:
+        """At once, or as soon as the child is ready: one still starting may have read the former settings."""
+        if child.reload_wanted and child.up and child.process is not None:
+            child.reload_wanted = False
+            child.process.send_signal(signal.SIGHUP)
+
+    def _probe(self, spool: Spool) -> Probe:
+        async def failed_checks() -> tuple[str, ...]:
+            down = tuple(f"{role}-down" for role, child in self._children.items() if not child.up)
+            return down + await spool_checks(spool)
+
+        return Probe(
+            failed_checks,
+            spool.backlog,
+            lambda: build.surroundings_of(
+                self._settings, {role: child.up for role, child in self._children.items()}, self._metrics_dir
+            ),
+        )

@@ -1,0 +1,156 @@
+"""Disks that fill up or go read-only, a locked database, peers that leave: 4xx, nothing half-kept, recovery by itself."""
+
+import contextlib
+import os
+import smtplib
+import socket
+import sqlite3
+import subprocess
+
+import pytest
+
+from apptrack_ingest.testing import a_document, an_email
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 4 MB, which only root can mount."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def attempt(deployment, number: int, size: int = 2000) -> int:
+    """The code of the answer to one mail."""
+    mail = an_email(number, documents=[a_document(content=b"%PDF-1.4 " + os.urandom(size))])
+    try:
+        deployment.send(mail)
+    except smtplib.SMTPDataError as error:
+        assert b"sqlite" not in error.smtp_error.lower() and b"disk" not in error.smtp_error.lower()
+        return error.smtp_code
+    return 250
+
+
+def test_a_full_disk_is_a_temporary_failure_and_heals(deployment, small_disk, wait):
+    deployment.data_dir = small_disk / "data"
+    intake = deployment.start("--only", "intake")
+    deployment.up(intake)
+    assert attempt(deployment, 1) == 250
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+    assert attempt(deployment, 2, size=100_000) == 451
+    assert attempt(deployment, 3, size=100_000) == 451
+    ballast.unlink()
+    wait(lambda: attempt(deployment, 4, size=100_000) == 250)
+    assert intake.poll() is None
+    kept = {row.applicant_id for row in deployment.applications()}
+    assert kept == {1, 4}
+    database = sqlite3.connect(deployment.data / "spool.sqlite3")
+    assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert database.execute("SELECT count(*) FROM bodies").fetchone() == (2,)
+
+
+def test_a_read_only_disk_is_a_temporary_failure_and_heals(deployment, small_disk, wait):
+    deployment.data_dir = small_disk / "data"
+    intake = deployment.start("--only", "intake")
+    deployment.up(intake)
+    assert attempt(deployment, 1) == 250
+    database = sqlite3.connect(deployment.data / "spool.sqlite3", isolation_level=None)
+    # The file system itself cannot be remounted while it is written, so the database refuses writes in its place.
+    (mode,) = database.execute("PRAGMA max_page_count").fetchone()
+    assert mode
+    database.execute("BEGIN EXCLUSIVE")
+    try:
+        assert attempt(deployment, 2) == 451
+    finally:
+        database.execute("ROLLBACK")
+    wait(lambda: attempt(deployment, 3) == 250)
+    assert {row.applicant_id for row in deployment.applications()} == {1, 3}
+
+
+def test_a_full_disk_stops_no_worker_and_what_was_handed_over_is_settled(deployment, small_disk, sandbox, wait):
+    deployment.data_dir = small_disk / "data"
+    server = deployment.start()
+    deployment.up(server)
+    ballast = small_disk / "ballast"
+    for number in range(1, 6):
+        assert attempt(deployment, number) == 250
+    with contextlib.suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+    attempt(deployment, 6, size=50_000)
+    ballast.unlink()
+    wait(lambda: attempt(deployment, 7) == 250)
+    wait(lambda: {7, 5, 4, 3, 2, 1} <= {a.id for a in sandbox.applicants()}, why=deployment.log.read_text)
+    assert all(a.contents == 1 for a in sandbox.applicants())
+
+
+def dialogue(port: int, *lines: bytes) -> socket.socket:
+    """A peer that has said these lines and read every answer."""
+    peer = socket.create_connection(("127.0.0.1", port), timeout=30)
+    answers = peer.makefile("rb")
+    answers.readline()
+    for line in lines:
+        peer.sendall(line + b"\r\n")
+        while answers.readline()[3:4] == b"-":
+            pass
+    return peer
+
+
+TO_DATA = (b"EHLO x.example", b"MAIL FROM:<a@b.example>", b"RCPT TO:<applications@acme.example>", b"DATA")
+
+
+def test_peers_that_leave_leave_nothing_half_stored_and_nothing_twice(deployment, wait):
+    server = deployment.start()
+    deployment.up(server)
+    mail = an_email(1)
+    with dialogue(deployment.port, *TO_DATA) as peer:
+        peer.sendall(mail[: len(mail) // 2])
+    with dialogue(deployment.port, *TO_DATA) as peer:
+        peer.sendall(mail + b"\r\n.")  # the very end is missing
+    for _ in range(3):
+        with dialogue(deployment.port, *TO_DATA) as peer:
+            peer.sendall(mail + b"\r\n.\r\n")  # complete: the peer leaves without waiting for our 250, and tries again
+    wait(lambda: len(deployment.applications()) == 3)
+    wait(lambda: deployment.states() == {"delivered": 1, "duplicate": 2})
+    assert list(deployment.candidates()) == [1]
+
+
+def test_the_hash_is_nowhere(deployment, secret_hash, wait):
+    """Where idibu's host does not resolve, the URL with the hash goes through every error there is."""
+    deployment.idibu = "http://idibu.invalid"
+    deployment.extra = '[log]\nlevel = "debug"\n'
+    server = deployment.start()
+    deployment.up(server)
+    deployment.send(an_email(1, name="Very Private Person", address="private@example.com"))
+    wait(
+        lambda: (
+            any(a.kind == "report" and a.ended_at for a in deployment.story(1).attempts)
+            if deployment.applications()
+            else 0
+        )
+    )
+    with contextlib.closing(
+        __import__("urllib.request").request.urlopen(f"http://127.0.0.1:{deployment.web_port}/metrics")
+    ) as page:
+        metrics = page.read().decode()
+    shown = "".join(
+        deployment.cli(*words).stdout for words in (["show", "1"], ["show", "1", "--json"], ["list"], ["check-config"])
+    )
+    deployment.stop(server)
+    log = deployment.log.read_text()
+    assert "not-reached" in log and "unreachable" in shown
+    for text in (log, metrics, shown):
+        assert secret_hash not in text
+    for private in ("Very Private", "private@example.com"):
+        assert private not in log and private not in metrics
+    command_lines = subprocess.run(["ps", "axww"], capture_output=True, text=True).stdout
+    assert secret_hash not in command_lines

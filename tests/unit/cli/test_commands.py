@@ -1,0 +1,50 @@
+"""Every command explains itself, in its --help and in docs/cli.md."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from apptrack_ingest.cli import main
+
+DOC = Path(__file__).parents[3] / "docs" / "cli.md"
+
+
+def sections() -> dict[str, str]:
+    """The part of docs/cli.md on each command, by the command's name."""
+    parts = re.split(r"^### `([a-z-]+)[^`\n]*`.*$", DOC.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {name: part.split("\n## ")[0] for name, part in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_help(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0
+    assert main.commands[name].help
+    undescribed = [p.name for p in main.commands[name].params if isinstance(p, click.Option) and not p.help]
+    assert not undescribed
+
+
+def test_the_documented_commands_are_those_there_are() -> None:
+    assert set(sections()) == set(main.commands)
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_option_is_documented(name: str) -> None:
+    options = {
+        option
+        for parameter in main.commands[name].params
+        if isinstance(parameter, click.Option) and not parameter.hidden
+        for option in parameter.opts
+        if option.startswith("--")
+    } - {"--config"}
+    documented = set(re.findall(r"--[a-z][a-z-]*", sections()[name]))
+    assert options <= documented, f"undocumented: {options - documented}"
+    assert documented - {"--config", "--help"} <= options, f"no such options: {documented - options}"
+
+
+def test_every_command_but_the_standalone_ones_takes_a_configuration() -> None:
+    without = {n for n, c in main.commands.items() if not any("--config" in p.opts for p in c.params)}
+    assert without == {"sandbox", "demo"}

@@ -1,0 +1,239 @@
+"""The worker's own promises: drain, leases, solo work, a spool that fails, accounts that share a worker fairly."""
+
+import asyncio
+
+import pytest
+from worlds import World
+
+from apptrack_ingest.errors import SpoolUnavailable, Unreadable
+from apptrack_ingest.idibu.sandbox import Sandbox, running
+from apptrack_ingest.lifecycle import Event
+from apptrack_ingest.model import Accepted, Arrival, Envelope, HeldReason, Message, ReportState, State
+from apptrack_ingest.spool.contract import Action
+from apptrack_ingest.testing import RecordingHandler, an_email
+
+
+@pytest.fixture
+async def world(tmp_path):
+    async with running(Sandbox({"hash-a": "acme", "hash-b": "beta"}, None)) as sandbox:
+        world = World(tmp_path, sandbox)
+        yield world
+        await world.close()
+
+
+class Waiting:
+    """A handler whose calls wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.inside = 0
+        self.most = 0
+        self.called = asyncio.Event()
+
+    async def handle(self, application):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        self.called.set()
+        try:
+            await self.go.wait()
+        finally:
+            self.inside -= 1
+        return Accepted(f"R-{application.applicant_id}")
+
+
+async def use(world, **handlers):
+    world.handlers.update(handlers)
+    await world.worker.configure(world.desks(), world.tools.report_schedule)
+
+
+async def put(world, raw, *arrivals, trusted=True):
+    message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.now(), trusted, "test", raw)
+    return await world.spool.put(message, arrivals)
+
+
+async def test_a_drain_gives_back_what_does_not_finish_and_counts_no_attempt(world):
+    waiting = Waiting()
+    await use(world, acme=waiting)
+    await world.receive("acme")
+    await world.worker.step()
+    await waiting.called.wait()
+    object.__setattr__(world.tools.options, "drain_timeout", 0.05)
+    await world.worker.drain()
+    [row] = await world.rows()
+    assert (row.state, row.attempts, row.in_work, row.code) == (State.RECEIVED, 0, False, "interrupted")
+    story = await world.spool.story(row.application_id)
+    assert [attempt.code for attempt in story.attempts] == ["interrupted"]
+    waiting.go.set()
+    await world.work()
+    assert [row.state for row in await world.rows()] == [State.DELIVERED]
+
+
+async def test_run_wakes_by_a_hint_works_and_drains(world):
+    stop = asyncio.Event()
+    handler = RecordingHandler()
+    await use(world, acme=handler)
+    running_worker = asyncio.create_task(world.worker.run(stop))
+    await world.receive("acme")
+
+    async def confirmed():
+        while [row.report for row in await world.rows()] != [ReportState.CONFIRMED]:
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(confirmed(), 30)
+    stop.set()
+    await asyncio.wait_for(running_worker, 30)
+    assert len(handler.applications) == 1
+
+
+async def test_a_lost_lease_stops_the_job_and_changes_nothing(world):
+    waiting = Waiting()
+    await use(world, acme=waiting)
+    await world.receive("acme")
+    await world.worker.step()
+    await waiting.called.wait()
+    # Another process reaps it (as after a long pause of this one) and delivers it itself.
+    await world.spool.abandon("test/worker-1", now=world.clock.now() + 61)
+    world.clock.time += 120
+    await world.spool.reap(now=world.clock.now(), reports_for=["acme"])
+    [claim] = await world.spool.claim(worker="other", now=world.clock.now(), lease=60, limit=1, solo=True)
+    await world.worker.renew()
+    await world.worker.idle()
+    [row] = await world.rows()
+    assert row.in_work and row.state is State.RECEIVED
+    assert claim.token == 3 and claim.crashes == 1
+
+
+async def test_leases_are_renewed_while_a_handler_works(world):
+    waiting = Waiting()
+    await use(world, acme=waiting)
+    await world.receive("acme")
+    await world.worker.step()
+    await waiting.called.wait()
+    for _ in range(10):
+        world.clock.time += 20
+        await world.worker.renew()
+        assert await world.spool.reap(now=world.clock.now(), reports_for=[]) == []
+    waiting.go.set()
+    await world.work()
+    assert [row.state for row in await world.rows()] == [State.DELIVERED]
+
+
+async def test_the_outcome_is_settled_once_the_spool_can_be_written_again(world, monkeypatch):
+    handler = RecordingHandler()
+    await use(world, acme=handler)
+    failures = 3
+    settle = world.spool.settle
+
+    async def failing(*args, **kwargs):
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise SpoolUnavailable("disk full")
+        await settle(*args, **kwargs)
+
+    monkeypatch.setattr(world.spool, "settle", failing)
+    await world.receive("acme")
+    await world.work()
+    assert [row.state for row in await world.rows()] == [State.DELIVERED]
+    assert len(handler.applications) == 1
+
+
+async def test_one_account_takes_no_more_than_its_places(world):
+    waiting, quick = Waiting(), RecordingHandler()
+    await use(world, acme=waiting, beta=quick)
+    for _ in range(12):
+        await world.receive("acme")
+    for _ in range(3):
+        await world.receive("beta")
+    await world.worker.step()
+    while len(quick.applications) < 3:
+        await asyncio.sleep(0.01)
+        await world.worker.step()
+    assert waiting.most == 4
+    waiting.go.set()
+    await world.work()
+
+
+async def test_solo_work_has_nothing_beside_it(world):
+    waiting = Waiting()
+    await use(world, acme=waiting)
+    for _ in range(2):
+        await world.receive("acme")
+    # Both were under way when their worker died.
+    await world.spool.claim(worker="dead", now=world.clock.now(), lease=60, limit=2)
+    await world.spool.abandon("dead", now=world.clock.now())
+    await world.receive("beta")
+    waiting.go.set()
+    order = []
+
+    class Noting(Waiting):
+        async def handle(self, application):
+            order.append((application.applicant_id, len(world.worker._hand_offs())))
+            return Accepted()
+
+    await use(world, acme=Noting(), beta=Noting())
+    await world.work()
+    assert sorted(number for number, _ in order) == [1, 2, 3]
+    assert {beside for number, beside in order if number in (1, 2)} == {1}
+    assert {row.state for row in await world.rows()} == {State.DELIVERED}
+
+
+async def test_what_is_held_and_why(world):
+    await put(world, an_email(1), Arrival("acme", None), trusted=False)
+    await put(world, an_email(None), Arrival("acme", None))
+    await put(world, an_email("1x"), Arrival("acme", None))
+    await put(world, an_email(4), Arrival(None, 4))
+    await put(world, an_email(5), Arrival("gone", 5))
+    await world.work()
+    assert [row.reason for row in reversed(await world.rows())] == [
+        HeldReason.UNTRUSTED,
+        HeldReason.NO_APPLICANT_ID,
+        HeldReason.INVALID_APPLICANT_ID,
+        HeldReason.UNROUTED,
+        HeldReason.UNROUTED,
+    ]
+    assert world.sandbox.applicants() == []
+    assert all(row.facts.candidate_name == "Jane Doe" for row in await world.rows())
+
+
+async def test_an_untrusted_id_is_not_believed_until_a_person_vouches(world):
+    handler = RecordingHandler()
+    await use(world, acme=handler)
+    await put(world, an_email(7), Arrival("acme", None), trusted=False)
+    await world.work()
+    [row] = await world.rows()
+    assert row.applicant_id is None and handler.applications == []
+    route = Action(Event.ROUTE, "tester", account="acme", applicant_id=7)
+    await world.spool.act(row.application_id, route, now=world.clock.now())
+    await world.work()
+    assert [a.applicant_id for a in handler.applications] == [7]
+    assert [a.id for a in world.sandbox.applicants()] == [7]
+
+
+async def test_an_unreadable_mail_is_held_and_reported(world):
+    class Killed:
+        async def parse(self, raw):
+            raise Unreadable("deadline")
+
+    world.tools.parser = Killed()
+    await world.receive("acme")
+    await world.work()
+    [row] = await world.rows()
+    assert (row.state, row.reason) == (State.HELD, HeldReason.UNREADABLE)
+    [told] = world.sandbox.applicants()
+    assert told.status == "fail" and "unreadable" in told.error_message
+
+
+async def test_a_fault_of_our_own_postpones_and_ends_in_failed(world, monkeypatch):
+    async def broken(*_):
+        raise RuntimeError("a candidate's secret")
+
+    monkeypatch.setattr(world.spool, "delivered_before", broken)
+    await world.receive("acme")
+    await world.work()
+    [row] = await world.rows()
+    assert (row.state, row.code) == (State.RECEIVED, "internal-error")
+    assert "secret" not in (row.detail or "")
+    await world.pass_time(8 * 86400, step=3600)
+    [row] = await world.rows()
+    assert row.state is State.FAILED
