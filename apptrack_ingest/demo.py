@@ -41,13 +41,24 @@ def samples() -> list[tuple[str, bytes]]:
         ("a PDF CV", jane),
         ("a name beyond ASCII", an_email(40809162, name="José Ñúñez-Łukasik", address="jose@example.com")),
         ("no name known (No_name)", an_email(40809163, name=None, address="n.n@example.com")),
-        ("HTML only, an RTF CV", an_email(40809164, name="Jörg Weiß", text=None, html="<p>Hallo</p>", documents=[rtf])),
-        ("covering letter and CV", an_email(40809165, name="Amara Okafor", documents=[letter, a_document()])),
+        (
+            "HTML only, an RTF CV",
+            an_email(
+                40809164, name="Jörg Weiß", address="joerg@example.de", text=None, html="<p>Hallo</p>", documents=[rtf]
+            ),
+        ),
+        (
+            "covering letter and CV",
+            an_email(40809165, name="Amara Okafor", address="amara@example.org", documents=[letter, a_document()]),
+        ),
         ("its first hand-off fails, it is retried", an_email(FAILS_FIRST, name="Li Wei", address="li@example.com")),
         ("the ATS rejects it", an_email(REJECTED, name="Robert Roe", address="rob@example.com")),
-        ("no X-iTrackID: a person has to look", an_email(None, name="Nobody Inparticular")),
+        ("no X-iTrackID: a person has to look", an_email(None, name="Noor Haddad", address="noor@example.com")),
         ("the Cc copy of the first one", jane),
-        ("no client reference, a CV in a wrong wrapping", an_email(40809170, client_reference=None, documents=[odt])),
+        (
+            "no client reference, a CV in a wrong wrapping",
+            an_email(40809170, name="Tomás Ó Sé", address="tomas@example.ie", client_reference=None, documents=[odt]),
+        ),
     ]
 
 

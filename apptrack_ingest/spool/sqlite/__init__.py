@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,14 +49,27 @@ def open_spool(database: Path, *, clock: Callable[[], float] = time.time) -> "Sq
     try:
         database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         refuse_network_filesystem(database.parent)
-        os.close(os.open(database, os.O_CREAT | os.O_RDWR, 0o600))
-        with contextlib.closing(_connect(database)) as connection:
+        with contextlib.suppress(FileExistsError):
+            # Never opened where it exists: to close a file drops the locks of all its connections in this process (fcntl).
+            os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with _one_opens(database), contextlib.closing(_connect(database)) as connection:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             migrate(connection)
     except (sqlite3.Error, OSError) as error:
         raise SpoolUnavailable(f"{database}: {error}; check the directory's owner, mode and free space") from None
     return SqliteSpool(database, clock)
+
+
+@contextlib.contextmanager
+def _one_opens(database: Path) -> Iterator[None]:
+    """Lets processes open one after the other: SQLite waits for no lock while it turns a new file's WAL on, but fails."""
+    number = os.open(f"{database}-opening", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 class _Connection(sqlite3.Connection):

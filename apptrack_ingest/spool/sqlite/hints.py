@@ -38,15 +38,14 @@ class Hints:
 
     def send(self) -> None:
         """Tells everybody, without waiting; a full queue has its hint already, and a dead listener's name is removed."""
-        try:
+        # No fault here may reach the caller, whose commit is made: a hint may be lost, be it for want of a descriptor.
+        with contextlib.suppress(OSError):
             names = os.listdir(self._directory)  # noqa: PTH208 - names are wanted, thousands of times a second
-        except FileNotFoundError:
-            return
-        if self._sender is None:
-            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        with contextlib.suppress(OSError), _reachable(self._directory) as directory:
-            for name in names:
-                self._send_to(f"{directory}/{name}")
+            if self._sender is None:
+                self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            with _reachable(self._directory) as directory:
+                for name in names:
+                    self._send_to(f"{directory}/{name}")
 
     def _send_to(self, path: str) -> None:
         assert self._sender is not None
