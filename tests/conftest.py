@@ -1,8 +1,32 @@
 """Rules for the whole suite: skips are loud, and with NO_SKIPS=1 (as .ci/run sets it) they fail the run."""
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
+
+_SHARED_LOGGERS = (
+    "httpx",
+    "httpcore",
+    "mail.log",
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "asyncio",
+    "pebble",
+) + tuple(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """Clients and `logs.configure` quieten loggers of the whole process, as they must; no other test may depend on it."""
+    loggers = [logging.getLogger(name) for name in _SHARED_LOGGERS]
+    before = [(logger, logger.level, list(logger.filters), list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, filters, handlers in before:
+        logger.setLevel(level)
+        logger.filters[:], logger.handlers[:] = filters, handlers
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

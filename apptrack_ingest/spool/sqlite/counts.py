@@ -42,9 +42,11 @@ def _oldest(connection: sqlite3.Connection, table: str, column: str, state: str)
 
 
 # What has to wait for another of its applicant is not due, or a worker would make room for it in vain.
+_FIRST_FREE = f"SELECT a.due_at FROM applications a INDEXED BY applications_due WHERE {hand_off.FREE}"  # noqa: S608
+
 _NEXT = {
-    "hand_off": f"SELECT a.due_at FROM applications a WHERE {hand_off.FREE} AND a.crashes = 0 ORDER BY a.due_at LIMIT 1",  # noqa: S608
-    "solo": f"SELECT a.due_at FROM applications a WHERE {hand_off.FREE} AND a.crashes > 0 ORDER BY a.due_at LIMIT 1",  # noqa: S608
+    "hand_off": f"{_FIRST_FREE} AND a.crashes = 0 ORDER BY a.due_at LIMIT 1",
+    "solo": f"{_FIRST_FREE} AND a.crashes > 0 ORDER BY a.due_at LIMIT 1",
     "report": (
         "SELECT min(max(r.due_at, coalesce(p.until, r.due_at)))"  # noqa: S608
         f" FROM reports r LEFT JOIN pauses p ON p.account = r.account WHERE {reports.FREE}"

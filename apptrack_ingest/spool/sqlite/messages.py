@@ -46,7 +46,7 @@ WHERE m.erased_at IS NULL AND m.received_at < :before
                   AND (a.state NOT IN ({", ".join(f"'{state}'" for state in sorted(FINISHED))}) OR a.settled_at >= :before))
   AND NOT EXISTS (SELECT 1 FROM applications a JOIN reports r ON r.application_id = a.id WHERE a.message_id = m.id
                   AND r.state IN ('{ReportState.DUE}', '{ReportState.REFUSED}', '{ReportState.FAILED}'))
-ORDER BY m.id LIMIT :limit
+ORDER BY m.received_at, m.id LIMIT :limit
 """  # noqa: S608 - only our own constants
 
 

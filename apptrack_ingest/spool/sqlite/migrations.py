@@ -20,6 +20,7 @@ CREATE TABLE messages (
     warnings    TEXT    NOT NULL DEFAULT '[]',
     erased_at   REAL
 );
+CREATE INDEX messages_kept ON messages (received_at, id) WHERE erased_at IS NULL;
 CREATE TABLE bodies (
     message_id  INTEGER PRIMARY KEY REFERENCES messages (id),
     raw         BLOB    NOT NULL

@@ -41,12 +41,13 @@ def insert(connection: sqlite3.Connection, application_id: int, report: Report, 
 # A report waits while an older one of its applicant is under way: two in flight could arrive in the wrong order.
 FREE = """
 r.state = 'due' AND r.in_attempt = 0 AND r.account IN (SELECT value FROM json_each(:accounts))
-  AND NOT EXISTS (SELECT 1 FROM reports o WHERE o.account = r.account AND o.applicant_id = r.applicant_id
-                  AND o.id <> r.id AND o.in_attempt = 1 AND o.lease_until > :now)
+  AND NOT EXISTS (SELECT 1 FROM reports o INDEXED BY reports_by_applicant
+                  WHERE o.account = r.account AND o.applicant_id = r.applicant_id
+                    AND o.id <> r.id AND o.in_attempt = 1 AND o.lease_until > :now)
 """
 
 _CLAIMABLE = f"""
-SELECT r.*, a.received_at FROM reports r JOIN applications a ON a.id = r.application_id
+SELECT r.*, a.received_at FROM reports r INDEXED BY reports_due JOIN applications a ON a.id = r.application_id
 WHERE {FREE} AND r.due_at <= :now AND r.account NOT IN (SELECT account FROM pauses WHERE until > :now)
 ORDER BY r.due_at, r.id LIMIT :limit
 """  # noqa: S608 - only our own constants

@@ -271,7 +271,7 @@ async def test_certificates_are_checked_by_setting(make: Made, tmp_path: Path) -
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context, ssl_shutdown_timeout=1)
     async with server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         reason, _ = await reason_and_delay(make(url))

@@ -437,12 +437,13 @@ async def test_a_flood_of_pipelined_commands_takes_turns_with_others(intake):
 
 
 async def test_nothing_is_shared_between_sessions_nor_grows(intake):
+    before = len(SMTP.command_size_limits)
     for _ in range(3):
         client = await intake.connect()
         await client.say("EHLO x")
         await client.say("FOO bar")
     assert len(Session.command_size_limits) == 0
-    assert len(SMTP.command_size_limits) == 0
+    assert len(SMTP.command_size_limits) == before
 
 
 async def test_our_name_is_never_looked_up(make_intake, monkeypatch):

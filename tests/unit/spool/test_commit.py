@@ -1,0 +1,182 @@
+"""Group commit: what waits together is committed together, and nobody suffers for another."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from apptrack_ingest.errors import SpoolUnavailable
+from apptrack_ingest.spool.sqlite.commit import MOST_AT_ONCE, GroupCommitter, Operation
+
+
+class Bench:
+    """A committer on a table of numbers that shows its statements and can be held up."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.statements: list[str] = []
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+        connection.close()
+        self.committer = GroupCommitter(self.connect)
+
+    def connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=0.05, isolation_level=None, check_same_thread=False)
+        connection.set_trace_callback(self.statements.append)
+        return connection
+
+    def count(self, start: str) -> int:
+        return sum(statement.startswith(start) for statement in self.statements)
+
+    def numbers(self) -> list[int]:
+        connection = sqlite3.connect(self.path)
+        try:
+            return [n for (n,) in connection.execute("SELECT n FROM numbers ORDER BY n")]
+        finally:
+            connection.close()
+
+    def held_up(self, connection: sqlite3.Connection) -> None:
+        """An operation that keeps the thread busy until `go_on`."""
+        connection.execute("INSERT INTO numbers VALUES (0)")
+        self.begun.set()
+        assert self.go_on.wait(10)
+
+    async def behind_a_busy_one(self, *operations: Operation[object]) -> list[asyncio.Task[object]]:
+        """Starts operations that wait while another is under way."""
+        first = asyncio.create_task(self.committer.do(self.held_up))
+        assert await asyncio.to_thread(self.begun.wait, 10)
+        waiting = [asyncio.create_task(self.committer.do(operation)) for operation in operations]
+        await asyncio.sleep(0)
+        return [first, *waiting]
+
+
+def insert(n: int) -> Operation[int]:
+    def operation(connection: sqlite3.Connection) -> int:
+        connection.execute("INSERT INTO numbers VALUES (?)", (n,))
+        return n
+
+    return operation
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path / "numbers.sqlite3")
+    yield bench
+    bench.go_on.set()
+    await bench.committer.close()
+
+
+async def test_what_waits_together_shares_one_commit(bench: Bench) -> None:
+    tasks = await bench.behind_a_busy_one(*(insert(n) for n in range(1, 11)))
+    bench.go_on.set()
+    assert await asyncio.gather(*tasks) == [None, *range(1, 11)]
+    assert bench.count("COMMIT") == 2
+
+
+async def test_nothing_is_answered_before_its_commit(bench: Bench) -> None:
+    (task,) = await bench.behind_a_busy_one()
+    assert bench.numbers() == []
+    assert not task.done()
+    bench.go_on.set()
+    await task
+    assert bench.numbers() == [0]
+
+
+async def test_no_transaction_grows_without_bounds(bench: Bench) -> None:
+    tasks = await bench.behind_a_busy_one(*(insert(n) for n in range(1, 2 * MOST_AT_ONCE + 1)))
+    bench.go_on.set()
+    await asyncio.gather(*tasks)
+    assert bench.count("COMMIT") == 3
+
+
+async def test_an_operation_that_fails_undoes_itself_alone(bench: Bench) -> None:
+    def half_done(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO numbers VALUES (99)")
+        raise LookupError("no such thing")
+
+    tasks = await bench.behind_a_busy_one(insert(1), half_done, insert(1), insert(2))
+    bench.go_on.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), int, LookupError, sqlite3.IntegrityError, int]
+    assert bench.numbers() == [0, 1, 2]
+    assert bench.count("COMMIT") == 2
+
+
+async def test_a_fault_of_the_database_takes_no_other_operation_along(bench: Bench) -> None:
+    def too_large(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO numbers VALUES (99)")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    tasks = await bench.behind_a_busy_one(insert(1), too_large, insert(2))
+    bench.go_on.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), int, SpoolUnavailable, int]
+    assert bench.numbers() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("fault", [OSError(5, "Input/output error"), MemoryError()])
+async def test_other_faults_of_the_machine_are_the_spools_too(bench: Bench, fault: Exception) -> None:
+    def unlucky(_: sqlite3.Connection) -> None:
+        raise fault
+
+    with pytest.raises(SpoolUnavailable):
+        await bench.committer.do(unlucky)
+    assert await bench.committer.do(insert(1)) == 1
+
+
+async def test_a_lock_is_waited_for_once_and_not_again_for_each(bench: Bench) -> None:
+    other = sqlite3.connect(bench.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    results = await asyncio.gather(*(bench.committer.do(insert(n)) for n in range(20)), return_exceptions=True)
+    assert {type(result) for result in results} == {SpoolUnavailable}
+    # The first may have been taken alone, before the others stood behind it.
+    assert bench.count("BEGIN") <= 2
+    other.execute("ROLLBACK")
+    other.close()
+    assert await bench.committer.do(insert(1)) == 1
+
+
+async def test_a_withdrawn_operation_is_not_begun(bench: Bench) -> None:
+    first, second, third = await bench.behind_a_busy_one(insert(1), insert(2))
+    second.cancel()
+    bench.go_on.set()
+    await asyncio.gather(first, third)
+    assert second.cancelled()
+    assert bench.numbers() == [0, 2]
+
+
+async def test_all_withdrawn_leaves_nothing_to_do(bench: Bench) -> None:
+    first, second = await bench.behind_a_busy_one(insert(1))
+    second.cancel()
+    bench.go_on.set()
+    await first
+    assert await bench.committer.do(insert(2)) == 2
+    assert bench.numbers() == [0, 2]
+
+
+async def test_one_under_way_is_committed_though_nobody_waits_for_it_any_more(bench: Bench) -> None:
+    (task,) = await bench.behind_a_busy_one()
+    task.cancel()
+    bench.go_on.set()
+    await bench.committer.do(insert(1))
+    assert task.cancelled()
+    assert bench.numbers() == [0, 1]
+
+
+async def test_closing_commits_what_waits_and_takes_no_more(bench: Bench) -> None:
+    tasks = await bench.behind_a_busy_one(insert(1), insert(2))
+    closing = asyncio.create_task(bench.committer.close())
+    await asyncio.sleep(0)
+    with pytest.raises(SpoolUnavailable):
+        await bench.committer.do(insert(3))
+    bench.go_on.set()
+    await closing
+    await asyncio.gather(*tasks)
+    assert bench.numbers() == [0, 1, 2]
+    await bench.committer.close()
