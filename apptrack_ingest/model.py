@@ -274,6 +274,7 @@ class Report:
     remote_id: str | None = None
     error_message: str | None = None
 
+
 # --- what waits -----------------------------------------------------------------------------------------------------
 
 

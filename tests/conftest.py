@@ -6,16 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-_SHARED_LOGGERS = (
-    "httpx",
-    "httpcore",
-    "mail.log",
-    "uvicorn",
-    "uvicorn.error",
-    "uvicorn.access",
-    "asyncio",
-    "pebble",
-) + tuple(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))
+_HTTPCORE = (f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))
+_SHARED_LOGGERS = ("httpx", "httpcore", "mail.log", "asyncio", "pebble", *_HTTPCORE)
 
 
 @pytest.fixture(autouse=True)

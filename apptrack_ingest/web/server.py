@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 from collections.abc import Iterator
 
@@ -66,7 +67,8 @@ class _Server(uvicorn.Server):
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:
-    # No access log: query strings do not belong in a log, and a probe every few seconds is no event.
+    # No access log, whoever attaches a handler: query strings do not belong there, and a probe is no event.
+    logging.getLogger("uvicorn.access").disabled = True
     return uvicorn.Config(
         app,
         http="h11",
