@@ -2,6 +2,7 @@
 
     IngestError
     ├── ConfigError            the settings are wrong: what, where, what would be right; stops the start
+    │   └── CannotListen       an address or port that cannot be had now, and perhaps later
     ├── SpoolError
     │   ├── SpoolUnavailable   temporary: locked, disk full, input/output error; nothing of the operation was kept
     │   ├── LeaseLost          somebody else holds the lease now; the settlement was not made
@@ -46,6 +47,10 @@ class ConfigError(IngestError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class CannotListen(ConfigError):
+    """An address that is not there (yet) or a port in use: starting again later may help, so its exit code differs."""
 
 
 class SpoolError(IngestError):

@@ -42,8 +42,9 @@ from apptrack_ingest.errors import ConfigError, Problem
 from apptrack_ingest.lifecycle import DEFAULT_RETRY, Schedule, parse_schedule
 
 PREFIX = "APPTRACK_"
-OWN_VARIABLES = frozenset({"APPTRACK_CONFIG"})
-"""Variables with our prefix that are no settings: the path of the configuration file."""
+OWN_VARIABLES = frozenset({"APPTRACK_CONFIG", "APPTRACK_DOCUMENTS"})
+"""Variables with our prefix that are no settings: the configuration file's path, and what the command handler gives to its
+program (which may well call us)."""
 
 DEFAULT_ACCOUNT = "default"
 MASK = "********"
@@ -88,6 +89,36 @@ def _schedule(value: str) -> str:
     return value
 
 
+def _mail_address(value: str) -> str:
+    try:
+        validate_email(value, check_deliverability=False, test_environment=True)
+    except EmailNotValidError as error:
+        raise ValueError(f"no mail address ({error})") from None
+    return value
+
+
+def _host_name(value: str) -> str:
+    """A name or an address literal: it stands in replies, in `Received:` and in SMTP dialogues of our own."""
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]+", value):
+        raise ValueError("no host name; write letters, digits, dots and hyphens, like mx.acme.example")
+    return value
+
+
+def _web_address(value: SecretStr) -> SecretStr:
+    """Checked without being shown: the URLs of chat webhooks are secrets."""
+    try:
+        HttpUrl(value.get_secret_value())
+    except ValidationError:
+        raise ValueError("no http or https URL") from None
+    return value
+
+
+def _without_user(value: HttpUrl) -> HttpUrl:
+    if value.username or value.password or value.query or value.fragment:
+        raise ValueError("write the root alone, like https://ws.idibu.com, without user, password or query")
+    return value
+
+
 def _time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -102,6 +133,8 @@ Recipients = Annotated[tuple[Recipient, ...], BeforeValidator(_comma_separated),
 """In the environment a comma-separated list; without NoDecode pydantic-settings would ask for JSON."""
 RetrySchedule = Annotated[str, AfterValidator(_schedule)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 
 
 def _no_truth_value(cls: type[BaseModel], value: object, info: ValidationInfo) -> object:
@@ -156,7 +189,9 @@ class Smtp(_Section):
 
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(2525, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
-    hostname: str | None = Field(None, description="our name in the greeting and in Received; the machine's by default")
+    hostname: HostName | None = Field(
+        None, description="our name in the greeting and in Received; the machine's by default"
+    )
     max_size: ByteSize = Field(ByteSize(30_000_000), gt=0, description="the largest mail, announced as SIZE")
     max_recipients: int = Field(100, ge=1, le=10_000, description="recipients of one mail")
     idle_timeout: Duration = Field(300.0, description="how long a peer may be silent (RFC 5321, 4.5.3.2: five minutes)")
@@ -183,7 +218,9 @@ class Web(_Section):
 class Idibu(_Section):
     """Where and how outcomes are reported."""
 
-    base_url: HttpUrl = Field(HttpUrl("https://ws.idibu.com"), description="the root of idibu's web services")
+    base_url: Annotated[HttpUrl, AfterValidator(_without_user)] = Field(
+        HttpUrl("https://ws.idibu.com"), description="the root of idibu's web services"
+    )
     timeout: Duration = Field(30.0, le=300, description="one request's time, from look-up to the last byte")
     timezone: TimeZone = Field("UTC", description="time zone of date-processed; idibu's documents name none")
     retry: RetrySchedule = Field(DEFAULT_RETRY, description="waits between attempts; their sum ends in failed")
@@ -210,19 +247,23 @@ class Worker(_Section):
     drain_timeout: Duration = Field(25.0, description="how long hand-offs under way may take to finish at the end")
     parse_processes: int = Field(2, ge=1, le=64, description="processes that read mails, apart from the worker's own")
     parse_deadline: Duration = Field(30.0, description="a mail that takes longer to read is held as unreadable")
-    parse_memory: ByteSize = Field(ByteSize(2_000_000_000), description="address space one mail may take to be read")
+    parse_memory: ByteSize = Field(
+        ByteSize(2_000_000_000), ge=200_000_000, description="address space one mail may take to be read"
+    )
 
 
 class Digest(_Section):
     """A note to people about what waits for them, where nobody watches the metrics: ids and reason codes only."""
 
     every: Duration = Field(86400.0, ge=60, description="the least time between two digests")
-    webhook_url: SecretStr | None = Field(None, description="gets the digest as JSON by POST (its `text` suits chats)")
+    webhook_url: Annotated[SecretStr, AfterValidator(_web_address)] | None = Field(
+        None, description="gets the digest as JSON by POST (its `text` suits chats)"
+    )
     webhook_url_file: Path | None = Field(None, description="a file that holds webhook_url")
-    smtp_host: str | None = Field(None, description="a mail server that takes the digest as a mail")
+    smtp_host: HostName | None = Field(None, description="a mail server that takes the digest as a mail")
     smtp_port: int = Field(25, ge=1, le=65535, description="its port")
-    mail_from: str = Field("apptrack-ingest@localhost", description="the digest's sender")
-    mail_to: Annotated[tuple[str, ...], BeforeValidator(_comma_separated), NoDecode] = Field(
+    mail_from: MailAddress = Field("apptrack-ingest@localhost", description="the digest's sender")
+    mail_to: Annotated[tuple[MailAddress, ...], BeforeValidator(_comma_separated), NoDecode] = Field(
         (), description="its recipients"
     )
 
@@ -319,24 +360,69 @@ def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Settings
 
     `environ` is only looked through for unknown names; pydantic-settings itself reads os.environ.
     """
-    problems = list(_wrong_variables(environ))
-    values = _read_toml(path) if path is not None else {}
-    try:
-        settings = Settings(**values)
-    except ValidationError as error:
-        raise ConfigError(problems + [_problem(e) for e in error.errors(include_url=False)]) from None
-    except SettingsError as error:
-        raise ConfigError(problems or [Problem("environment", "", str(error))]) from None
-    settings, secret_problems = _read_secret_files(settings)
-    problems += [*secret_problems, *_contradictions(settings)]
-    if problems:
+    settings, problems = inspect(path, environ)
+    if settings is None or problems:
         raise ConfigError(problems)
     return settings
 
 
+def inspect(path: Path | None, environ: Mapping[str, str] = os.environ) -> tuple[Settings | None, list[Problem]]:
+    """What could be read, and every mistake found; what is wrong is left out so that the rest can be looked at too.
+
+    The settings are None where nothing can be said of the rest. Raises ConfigError where the file cannot be read at all.
+    """
+    problems = list(_wrong_variables(environ))
+    values = _read_toml(path) if path is not None else {}
+    settings, wrong = _validated(values)
+    problems += wrong
+    if settings is None:
+        return None, problems
+    settings, secret_problems = _read_secret_files(settings)
+    # What was left out as wrong must not be called missing.
+    named = tuple(problem.key for problem in problems)
+    return settings, [
+        *problems,
+        *secret_problems,
+        *(found for found in _contradictions(settings) if not any(key.startswith(found.key) for key in named)),
+    ]
+
+
+def _validated(values: dict[str, Any]) -> tuple[Settings | None, list[Problem]]:
+    """Validates again and again, each time without what was wrong the time before."""
+    problems: dict[str, Problem] = {}
+    for _ in range(10):
+        try:
+            return Settings(**values), list(problems.values())
+        except SettingsError as error:
+            return None, [*problems.values(), Problem("environment", "", str(error))]
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            for mistake in found:
+                problem = _problem(mistake)
+                problems.setdefault(problem.key, problem)
+            pruned = [_pruned(values, [str(part) for part in mistake["loc"]]) for mistake in found]
+            if not any(pruned):
+                break
+    return None, list(problems.values())
+
+
+def _pruned(values: dict[str, Any], location: list[str]) -> bool:
+    """Removes what `location` leads to, or the nearest thing around it that the file holds; False where it holds none
+    (it came from the environment)."""
+    holder: Any = values
+    for depth, part in enumerate(location):
+        if not isinstance(holder, dict) or part not in holder:
+            return False
+        if depth == len(location) - 1 or not isinstance(holder[part], dict):
+            del holder[part]
+            return True
+        holder = holder[part]
+    return False
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), "", f"not valid TOML: {error}")]) from None
     except UnicodeDecodeError:
@@ -402,7 +488,7 @@ def _problem(error: Any) -> Problem:
     if error["type"] in ("model_type", "dict_type"):
         # Whatever stands where a section belongs: it may well be the secret that belongs into the section.
         return Problem(key, MASK, f"write a section, [{key}]")
-    shown = MASK if _SECRET_KEYS.search(key) else repr(error["input"])
+    shown = MASK if _SECRET_KEYS.search(key) else re.sub(r"://[^/]*@", f"://{MASK}@", repr(error["input"]))
     if isinstance(error["input"], dict | BaseModel):
         shown = ""
     return Problem(key, shown, error["msg"].removeprefix("Value error, "))
@@ -429,7 +515,11 @@ def _read_secret_files(settings: Settings) -> tuple[Settings, list[Problem]]:
             text = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            problems.append(Problem(key, repr(str(path)), f"cannot be read: {reason}"))
+            # Without a slash it may be the secret itself, written into the wrong setting.
+            shown = repr(str(path)) if "/" in str(path) else MASK
+            problems.append(
+                Problem(key, shown, f"cannot be read: {reason}; write the path of a file that holds the secret")
+            )
             return None
         if not text:
             problems.append(Problem(key, repr(str(path)), "the file is empty; write the secret into it"))
@@ -457,6 +547,7 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
             "without an account's recipients any recipient is taken, which is allowed on loopback only: add"
             " [accounts.NAME] with recipients, or listen on 127.0.0.1",
         )
+    yield from _recipients_twice(settings)
     seen: dict[int, str] = {}
     for name, account in settings.accounts.items():
         if not account.recipients and not (account.client_id and settings.recipients) and not settings.any_recipient:
@@ -467,6 +558,21 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
             )
         if account.client_id is not None and (other := seen.setdefault(account.client_id, name)) != name:
             yield Problem(f"accounts.{name}.client_id", str(account.client_id), f"accounts.{other} has the same one")
+
+
+def _recipients_twice(settings: Settings) -> Iterator[Problem]:
+    """One recipient belongs to one account: otherwise one customer's candidate would be handed to another."""
+    owners: dict[str, str] = {}
+    listed = [("recipients", settings.recipients)]
+    listed += [(f"accounts.{name}.recipients", account.recipients) for name, account in settings.accounts.items()]
+    for key, recipients in listed:
+        for recipient in recipients:
+            owner = owners.setdefault(recipient.removeprefix("@").casefold(), key)
+            if owner != key:
+                advice = (
+                    f"stands in {owner} too: list it once, at the top as shared, and tell the accounts by client_id"
+                )
+                yield Problem(key, repr(recipient), advice)
 
 
 def is_loopback(host: str) -> bool:

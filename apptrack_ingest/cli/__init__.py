@@ -11,7 +11,7 @@ from apptrack_ingest.cli.common import version
 def main() -> None:
     """Receives the applications that idibu AppTrack forwards by e-mail, hands them to your ATS, reports back to idibu.
 
-    Every command takes --config FILE (or APPTRACK_CONFIG); without a file the defaults hold. Exit codes: 0 done,
+    Commands with settings take --config FILE (or APPTRACK_CONFIG); without a file the defaults hold. Exit codes: 0 done,
     1 failed, 2 wrong words on the command line, 3 no such thing, 4 not allowed in its present state, 69 the spool cannot
     be used, 78 the configuration is wrong.
     """

@@ -15,7 +15,16 @@ import click
 from rich.console import Console
 
 from apptrack_ingest import settings
-from apptrack_ingest.errors import ConfigError, HandlerError, IngestError, NotAllowed, NotFound, SpoolUnavailable
+from apptrack_ingest.errors import (
+    CannotListen,
+    ConfigError,
+    HandlerError,
+    IngestError,
+    NotAllowed,
+    NotFound,
+    SpoolUnavailable,
+)
+from apptrack_ingest.logs import escape
 from apptrack_ingest.service import build
 from apptrack_ingest.service.supervisor import ChildFailed
 from apptrack_ingest.settings import Settings
@@ -65,10 +74,10 @@ def errors_as_exit_codes(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except ConfigError as error:
             for problem in error.problems:
-                err.print(f"configuration: {problem}", markup=False)
-            sys.exit(BAD_CONFIGURATION)
+                err.print(f"configuration: {escape(str(problem))}", markup=False)
+            sys.exit(FAILED if isinstance(error, CannotListen) else BAD_CONFIGURATION)
         except IngestError as error:
-            err.print(f"error: {error}", markup=False)
+            err.print(f"error: {escape(str(error))}", markup=False)
             sys.exit(code_of(error))
         except BrokenPipeError:
             sys.exit(FAILED)

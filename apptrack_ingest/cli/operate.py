@@ -80,6 +80,8 @@ def _must_not_come_back(order: Order, story: Story) -> None:
             f"it would be held again as untrusted; `release {summary.application_id}` if you know where it comes from"
         )
     _must_have_an_account(order, story)
+    if summary.reason in (HeldReason.NO_APPLICANT_ID, HeldReason.INVALID_APPLICANT_ID):
+        raise NotAllowed(f"it would be held again for the same reason; {_tell_the_id(story)}")
 
 
 def _must_have_an_account(order: Order, story: Story) -> None:

@@ -70,7 +70,8 @@ def sandbox(host: str, port: int, file: Path | None, hashes: tuple[str, ...]) ->
     try:
         asyncio.run(_until_terminated(idibu_sandbox.serve(host, port, file, accepted, ready)))
     except OSError as error:
-        err.print(f"error: cannot listen on {host}:{port}: {error.strerror}; choose another --port", markup=False)
+        where = f"keep {error.filename}" if error.filename else f"listen on {host}:{port}"
+        err.print(f"error: the sandbox cannot {where}: {error.strerror}; choose another --port or --file", markup=False)
         raise SystemExit(1) from None
 
 

@@ -24,13 +24,12 @@ ORDER = ("received", "action", "attempt", "outcome", "report", "report-attempt",
 
 def timeline(story: Story) -> list[Entry]:
     """Everything that happened, oldest first."""
-    numbers = {report.report_id: index for index, report in enumerate(story.reports, 1)}
     entries = [
         _received(story),
         *(Entry(action.at, "action", _action(action)) for action in story.actions),
-        *(_attempt(attempt, numbers, story.summary) for attempt in story.attempts),
+        *(_attempt(attempt, story.summary) for attempt in story.attempts),
         *_outcome(story.summary),
-        *(entry for report in story.reports for entry in _report(report, numbers[report.report_id])),
+        *(entry for report in story.reports for entry in _report(report)),
     ]
     return sorted(entries, key=lambda entry: (entry.at, ORDER.index(entry.kind)))
 
@@ -44,10 +43,10 @@ def _action(action: ActionRecord) -> str:
     return f"{action.action} by {action.actor}" + (f": {action.note}" if action.note else "")
 
 
-def _attempt(attempt: AttemptRecord, numbers: dict[int, int], summary: Summary) -> Entry:
+def _attempt(attempt: AttemptRecord, summary: Summary) -> Entry:
     is_report = attempt.kind is AttemptKind.REPORT
     kind = "report-attempt" if is_report else "attempt"
-    what = f"report {numbers.get(attempt.report_id or 0, '?')}, attempt" if is_report else "hand-off, attempt"
+    what = f"report {attempt.report_id}, attempt" if is_report else "hand-off, attempt"
     begun = f"{what} {attempt.number} by {attempt.worker}"
     if attempt.ended_at is None:
         still = is_report or summary.in_work
@@ -68,8 +67,8 @@ def _outcome(summary: Summary) -> Iterator[Entry]:
     yield Entry(summary.settled_at, "outcome", words.get(summary.state, summary.state.value))
 
 
-def _report(record: ReportRecord, number: int) -> Iterator[Entry]:
-    report = record.report
+def _report(record: ReportRecord) -> Iterator[Entry]:
+    report, number = record.report, record.report_id
     said = [report.status.value]
     said += [f"remote id {report.remote_id}"] if report.remote_id else []
     said += [report.error_message] if report.error_message else []
@@ -86,7 +85,7 @@ _HELD = {
     HeldReason.NO_APPLICANT_ID: "find the applicant's id at idibu, then `route {id} --account NAME --applicant-id N`",
     HeldReason.INVALID_APPLICANT_ID: "find the applicant's id at idibu, then `route {id} --account NAME --applicant-id N`",
     HeldReason.UNROUTED: "`route {id} --account NAME` says whose it is",
-    HeldReason.UNTRUSTED: "if its peer is known to you: `release {id}` believes this mail's id; else `discard {id}`",
+    HeldReason.UNTRUSTED: "if its peer is known to you, `release {id}` believes this mail's id",
     HeldReason.UNREADABLE: "`export {id}` to see the mail; `reparse {id}` after an upgrade",
     HeldReason.CRASH_LOOP: "hand-offs of it ended the worker; when the cause is gone: `retry {id}`",
     HeldReason.BY_OPERATOR: "`release {id}` lets it go on",
@@ -117,6 +116,8 @@ def _next_hand_off(summary: Summary, now: float) -> str:
             return "handed off as soon as a worker is free and older mails of the same applicant are done"
         case State.HELD:
             waits = _HELD[summary.reason or HeldReason.BY_OPERATOR]
+            if summary.reason is HeldReason.UNTRUSTED and summary.account is None:
+                waits = "if its peer is known to you, `route {id} --account NAME` believes this mail's id"
             return f"waits for a person: {waits} " + "(`discard {id}` drops it)"
         case State.REJECTED | State.FAILED:
             return "waits for a person: `retry {id}` hands it over again, `discard {id}` drops it"
@@ -128,7 +129,7 @@ def _next_hand_off(summary: Summary, now: float) -> str:
 
 def _next_report(story: Story, found: Settings, pauses: list[Pause], now: float) -> str:
     newest, account = story.reports[-1], story.summary.account or ""
-    number = len(story.reports)
+    number = newest.report_id
     if newest.state in (ReportState.REFUSED, ReportState.FAILED):
         return f"report {number} is {newest.state}: " + "`retry {id} --report` sends it again"
     if newest.state is not ReportState.DUE:

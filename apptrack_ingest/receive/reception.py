@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+from apptrack_ingest import logs
 from apptrack_ingest.model import Arrival, Envelope, Message
 from apptrack_ingest.parse.headers import Peek, header_block, peek
 from apptrack_ingest.receive import policy, trust
 from apptrack_ingest.receive.policy import Directory, Limits, Reply
+from apptrack_ingest.receive.refusals import Refusals
 
 log = logging.getLogger("apptrack_ingest.receive")
 
@@ -74,6 +76,7 @@ class Reception:
         self._clock = clock
         self._directory = directory
         self._late: set[asyncio.Future[int]] = set()
+        self._refusals = Refusals(clock)
 
     def configure(self, directory: Directory) -> None:
         """Use another directory from the next recipient on (a reload); open sessions stay."""
@@ -81,6 +84,12 @@ class Reception:
 
     def recipient(self, address: str, peer: str, already: int) -> Reply:
         """The answer to RCPT for this address, with so many recipients accepted before it. We never relay."""
+        reply = self._recipient(address, peer, already)
+        if reply is not policy.RECIPIENT_OK:
+            self._refusals.tell(reply, peer=peer, domain=address.rpartition("@")[2])
+        return reply
+
+    def _recipient(self, address: str, peer: str, already: int) -> Reply:
         if address == policy.NULL_SENDER:
             return policy.BAD_ADDRESS
         if self._directory.resolve(address, local=trust.is_loopback(peer)) is policy.Special.UNKNOWN:
@@ -90,13 +99,16 @@ class Reception:
         return policy.RECIPIENT_OK
 
     async def receive(self, delivery: Delivery) -> Reply:
-        """Spool the mail and give the answer to the end of DATA; any fault of ours is a temporary one, whose cause
-        neither the peer nor the log is told (the log gets its type)."""
+        """Spool the mail and give the answer to the end of DATA; any fault of ours is a temporary one, whose cause the
+        peer is not told (the log gets its type and reason, never its text)."""
         try:
-            return await self._receive(delivery)
+            reply = await self._receive(delivery)
         except Exception as error:  # noqa: BLE001 - unknown means temporary, whatever it is
-            log.error("mail not accepted: %s", type(error).__name__)
+            log.error("mail not accepted: %s", " ".join(logs.exception_fields(error).values()))
             return policy.TRY_LATER
+        if reply.code >= 500:
+            self._refusals.tell(reply, peer=delivery.envelope.peer, size=len(delivery.content))
+        return reply
 
     async def _receive(self, delivery: Delivery) -> Reply:
         if delivery.too_big:

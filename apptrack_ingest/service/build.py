@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from apptrack_ingest import handoff, settings
+from apptrack_ingest import handoff, logs, settings
 from apptrack_ingest.errors import ConfigError, HandlerError, Problem
 from apptrack_ingest.metrics import Surroundings
 from apptrack_ingest.parse.pool import ParserPool
@@ -18,16 +18,21 @@ from apptrack_ingest.spool.contract import Spool
 from apptrack_ingest.spool.sqlite import open_spool
 from apptrack_ingest.worker.desk import Desk, Options
 
+log = logs.get("service")
+
 
 def checked(path: Path | None) -> Settings:
     """The settings with every handler built once on trial, so that one that cannot be used stops the start. Raises
     ConfigError with every mistake found."""
-    found = settings.load(path)
-    problems = [
-        problem for name, account in found.known_accounts.items() for problem in _handler_problems(name, account)
-    ]
-    problems += _tls_problems(found)
-    if problems:
+    found, problems = settings.inspect(path)
+    if found is not None:
+        wrong = {problem.key for problem in problems}
+        for name, account in found.known_accounts.items():
+            # A handler whose settings were left out as wrong is not asked what it thinks of the rest.
+            if not any(key.startswith(f"accounts.{name}.handler") for key in wrong):
+                problems += _handler_problems(name, account)
+        problems += _tls_problems(found)
+    if found is None or problems:
         raise ConfigError(problems)
     return found
 
@@ -96,10 +101,20 @@ def tls_context(found: Settings) -> Callable[[], ssl.SSLContext] | None:
     if certificate is None or key is None:
         return None
 
+    last_good: list[ssl.SSLContext] = []
+
     def context() -> ssl.SSLContext:
         made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         made.minimum_version = ssl.TLSVersion.TLSv1_2
-        made.load_cert_chain(certificate, key)
+        try:
+            made.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            # A renewal that is half done, or went wrong, must not turn connections away that need no TLS.
+            if not last_good:
+                raise
+            log.error("the TLS certificate cannot be used, the one before stays in use", exc_info=error)
+            return last_good[0]
+        last_good[:] = [made]
         return made
 
     return context

@@ -6,7 +6,10 @@ import os
 import time
 from pathlib import Path
 
-from apptrack_ingest.errors import IngestError
+from apptrack_ingest import logs
+from apptrack_ingest.errors import IngestError, SpoolUnavailable
+
+log = logs.get("service")
 
 WAIT = 30.0
 """Seconds to wait for a predecessor to end: after a crash of `serve` its processes drain for a moment."""
@@ -19,21 +22,35 @@ class AlreadyRunning(IngestError):
 def take(data_dir: Path, role: str, wait: float = WAIT) -> int:
     """Takes the lock and returns its descriptor, which keeps it until every process that inherited it has ended.
 
-    Raises AlreadyRunning after `wait` seconds.
+    Raises AlreadyRunning after `wait` seconds, SpoolUnavailable where the lock file cannot be made.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = data_dir / f"{role}.lock"
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() >= deadline:
-                os.close(descriptor)
-                raise AlreadyRunning(
-                    f"another apptrack-ingest runs the {role} on {data_dir} (lock {path}): stop it first, or use"
-                    " another data_dir"
-                ) from None
-            time.sleep(0.1)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        advice = "check that data_dir is a directory we may write"
+        raise SpoolUnavailable(f"{path} cannot be made: {error.strerror}; {advice}") from None
+    deadline, told = time.monotonic() + wait, False
+    while not _locked(descriptor):
+        if time.monotonic() >= deadline:
+            os.close(descriptor)
+            raise AlreadyRunning(
+                f"another apptrack-ingest runs the {role} on {data_dir} (lock {path}): stop it first, or use another"
+                " data_dir"
+            )
+        if not told:
+            log.warning("waiting for another apptrack-ingest to end", lock=str(path), seconds=wait)
+            told = True
+        time.sleep(0.1)
+    return descriptor
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True

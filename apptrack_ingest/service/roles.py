@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from apptrack_ingest import handoff, logs, metrics
-from apptrack_ingest.errors import ConfigError, HandlerError, IngestError, Problem, SpoolError
+from apptrack_ingest.errors import CannotListen, ConfigError, HandlerError, IngestError, Problem, SpoolError
 from apptrack_ingest.model import Arrival, Message
 from apptrack_ingest.parse.pool import ParserPool
 from apptrack_ingest.receive.listener import Listener
@@ -92,7 +93,8 @@ def _counted(spool: Spool) -> Callable[[Message, Sequence[Arrival]], Any]:
 def _cannot_listen(found: Settings, error: OSError) -> ConfigError:
     key = f"{found.smtp.host}:{found.smtp.port}"
     advice = f"cannot be listened on: {error.strerror or error}; is another server there, or is the port below 1024?"
-    return ConfigError([Problem("smtp.host, smtp.port", key, advice)])
+    kind = CannotListen if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL) else ConfigError
+    return kind([Problem("smtp.host, smtp.port", key, advice)])
 
 
 async def run_worker(path: Path | None, found: Settings, link: ChildLink, *, own_web: bool) -> None:
@@ -116,15 +118,16 @@ async def run_worker(path: Path | None, found: Settings, link: ChildLink, *, own
     worker, housekeeping = Worker(tools), Housekeeping(spool, clock, found)
     await worker.configure(tools.desks, found.idibu.schedule)
 
+    closing: set[asyncio.Task[None]] = set()
+
     async def reload(new: Settings) -> None:
         nonlocal desks
         before, desks = desks, build.desks_of(new, desks)
         reporter.configure(build.destinations_of(new))
         housekeeping.settings = new
+        old = [desk for name, (_, desk) in before.items() if desks.get(name, (None, None))[1] is not desk]
+        _beside(closing, _close_when_unused(worker, old))
         await worker.configure(_only_desks(desks), new.idibu.schedule)
-        await _close_handlers(
-            desk for name, (_, desk) in before.items() if desks.get(name, (None, None))[1] is not desk
-        )
 
     async with _signals(path, found, reload) as stop, _web(found, spool, "worker", own_web) as web_port:
         link.start(stop.set)
@@ -136,6 +139,8 @@ async def run_worker(path: Path | None, found: Settings, link: ChildLink, *, own
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
+    if closing:
+        await asyncio.wait(closing, timeout=found.worker.drain_timeout)
     await _close_handlers(desk for _, desk in desks.values())
     await reporter.close()
     await parser.close()
@@ -153,12 +158,25 @@ def _only_desks(desks: dict[str, tuple[Account, Desk]]) -> dict[str, Desk]:
     return {name: desk for name, (_, desk) in desks.items()}
 
 
+async def _close_when_unused(worker: Worker, desks: Sequence[Desk]) -> None:
+    """What was under way when the settings changed goes on with the handler it began with."""
+    await worker.under_way_ended()
+    await _close_handlers(desks)
+
+
 async def _close_handlers(desks: Any) -> None:
     for desk in desks:
         await handoff.close(desk.handler)
 
 
 # --- around a role ---------------------------------------------------------------------------------------------------
+
+
+def _beside(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    """Runs `work` in a task that is among `tasks` until it ends (the loop itself keeps weak references only)."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 @contextlib.asynccontextmanager
@@ -184,9 +202,7 @@ async def _signals(
         log.info("settings taken up", accounts=sorted(new.known_accounts))
 
     def hang_up() -> None:
-        task = asyncio.create_task(read_anew())
-        reloading.add(task)
-        task.add_done_callback(reloading.discard)
+        _beside(reloading, read_anew())
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from apptrack_ingest import logs, metrics
 from apptrack_ingest.errors import ConfigError, HandlerError, IngestError
 from apptrack_ingest.service import build, lock
 from apptrack_ingest.service.roles import log_problems, spool_checks
+from apptrack_ingest.service.scratch import metrics_home
 from apptrack_ingest.settings import Settings, accounts_without_hash
 from apptrack_ingest.spool.contract import Spool
 from apptrack_ingest.web.app import Probe, create_app
@@ -29,8 +31,17 @@ ROLES = ("worker", "intake")
 SILENCE = 60.0
 """Seconds without a sign of life after which a child is killed and started again."""
 
+LOOK = 1.0
+"""Seconds between two looks at when a child was last heard of."""
+
 FIRST_WAIT, LONGEST_WAIT, STEADY = 0.2, 30.0, 60.0
 """Seconds: the first wait before a restart (doubled each time), the longest, and how long up makes it a good start."""
+
+CANNOT_START = 71
+"""The exit code for a process the system could not start (EX_OSERR, sysexits.h)."""
+
+TIDYING = 35.0
+"""Seconds that a child has after its drain: interrupted handlers tidy up, files and connections are closed."""
 
 STATUS = "serve.json"
 """The file in the data directory that says where a running `serve` listens."""
@@ -78,6 +89,7 @@ class Supervisor:
     async def run(self) -> None:
         """Starts everything, waits for the end, stops everything. Raises ConfigError and ChildFailed at the start."""
         self._locks = [lock.take(self._settings.data_dir, role) for role in ROLES]
+        self._metrics_dir = metrics_home(self._settings.data_dir)
         self._environment = metrics.multiprocess_dir(self._metrics_dir)
         spool = build.spool_of(self._settings)
         web = WebServer(create_app(self._probe(spool)))
@@ -92,6 +104,7 @@ class Supervisor:
             await self._stop_children(keepers)
             await web.stop()
             await spool.close()
+            shutil.rmtree(self._metrics_dir, ignore_errors=True)
             (self._settings.data_dir / STATUS).unlink(missing_ok=True)
             for descriptor in self._locks:
                 os.close(descriptor)
@@ -144,7 +157,12 @@ class Supervisor:
         wait = FIRST_WAIT
         while not self._stop.is_set():
             began = time.monotonic()
-            code = await self._run_once(child)
+            try:
+                code = await self._run_once(child)
+            except OSError as error:
+                # No memory or no descriptor for a new process: the other one still does its work, so wait and try again.
+                log.error("process could not be started", process=child.role, exc_info=error)
+                code = CANNOT_START
             if self._stop.is_set():
                 return
             if not child.was_ready:
@@ -158,18 +176,16 @@ class Supervisor:
 
     async def _run_once(self, child: Child) -> int:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "apptrack_ingest", "serve", "--only", child.role]
-        command += ["--supervised-by", str(theirs.fileno())]
-        command += ["--config", str(self._path)] if self._path is not None else []
-        child.process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), *self._locks),
-            env={**os.environ, **self._environment},
-        )
-        theirs.close()
+        with contextlib.closing(theirs):
+            reader, child.link = await asyncio.open_connection(sock=ours)
+            try:
+                child.process = await self._spawned(child.role, theirs)
+            except BaseException:
+                child.link.close()
+                raise
         child.last_beat = time.monotonic()
-        reader, child.link = await asyncio.open_connection(sock=ours)
+        if self._stop.is_set():  # told to stop while it was being started: nobody else will tell it
+            child.process.terminate()
         listening = asyncio.create_task(self._listen(child, reader))
         watching = asyncio.create_task(self._watch(child))
         try:
@@ -179,7 +195,25 @@ class Supervisor:
             watching.cancel()
             child.link.close()
             await asyncio.gather(listening, watching, return_exceptions=True)
-            metrics.child_exited(self._metrics_dir, child.process.pid)
+            self._keep_counts(child.process.pid)
+
+    async def _spawned(self, role: str, link: socket.socket) -> asyncio.subprocess.Process:
+        command = [sys.executable, "-m", "apptrack_ingest", "serve", "--only", role]
+        command += ["--supervised-by", str(link.fileno())]
+        command += ["--config", str(self._path)] if self._path is not None else []
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(link.fileno(), *self._locks),
+            env={**os.environ, **self._environment},
+        )
+
+    def _keep_counts(self, pid: int) -> None:
+        """Counts that cannot be kept are lost; the service they count goes on."""
+        try:
+            metrics.child_exited(self._metrics_dir, pid)
+        except Exception:
+            log.exception("an ended process's counts are lost")
 
     async def _listen(self, child: Child, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
@@ -194,8 +228,13 @@ class Supervisor:
     async def _watch(self, child: Child) -> None:
         """Kills a child whose event loop does not turn any more: a hung worker holds its leases for nothing."""
         while child.process is not None:
-            await asyncio.sleep(1.0)
-            if time.monotonic() - child.last_beat > SILENCE and child.process.returncode is None:
+            looked = time.monotonic()
+            await asyncio.sleep(LOOK)
+            now = time.monotonic()
+            if now - looked > SILENCE / 2:
+                # We ourselves stood still (a frozen container, Ctrl-Z), and the child most likely with us.
+                child.last_beat = now
+            if now - child.last_beat > SILENCE and child.process.returncode is None:
                 log.error("process gives no sign of life, killed", process=child.role)
                 child.process.kill()
 
@@ -210,7 +249,7 @@ class Supervisor:
             if process is not None and process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGTERM)
-                await asyncio.wait([keepers[role]], timeout=2 * patience[role] + 10.0)
+                await asyncio.wait([keepers[role]], timeout=patience[role] + TIDYING)
                 if process.returncode is None:
                     log.error("process did not drain in time, killed", process=role)
                     process.kill()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from apptrack_ingest.errors import ConfigError, Problem
+from apptrack_ingest.errors import CannotListen, ConfigError, Problem
 
 _STOP_WITHIN = 2
 """Seconds a request under way may take to finish at the end."""
@@ -99,7 +99,8 @@ async def _listen(host: str, port: int) -> socket.socket:
         listening.setblocking(False)
     except OSError as error:
         listening.close()
-        raise ConfigError([_problem(error, host, port)]) from None
+        refusal = CannotListen if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL) else ConfigError
+        raise refusal([_problem(error, host, port)]) from None
     return listening
 
 

@@ -7,7 +7,8 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from apptrack_ingest import logs, metrics
-from apptrack_ingest.errors import SpoolError, SpoolUnavailable
+from apptrack_ingest.errors import SpoolUnavailable
+from apptrack_ingest.handoff.running import CANCEL_GRACE
 from apptrack_ingest.lifecycle import Schedule
 from apptrack_ingest.spool.contract import Claim, Due, ReportClaim
 from apptrack_ingest.worker.application import Job
@@ -20,6 +21,9 @@ log = logs.get("worker")
 
 LOOK_AGAIN = 1.0
 """Seconds between looks at the spool when nothing hints at work: the most that a lost hint can cost."""
+
+GIVING_BACK = CANCEL_GRACE + 5.0
+"""Seconds for interrupted jobs to give themselves back: a handler may tidy up first."""
 
 
 class Worker:
@@ -79,7 +83,10 @@ class Worker:
         now, spool = self._tools.clock.now(), self._tools.spool
         due = await spool.next_due(now=now, accounts=self._tools.sending_accounts)
         if _is_due(due.lease_end, now):
-            await self._reap(now)
+            # Ours may have run out while this process stood still, the clock leapt, or the spool could not be written:
+            # what we are still at is no attempt that nobody holds.
+            if await self.renew():
+                await self._reap(now)
             due = await spool.next_due(now=now, accounts=self._tools.sending_accounts)
         claimed = await self._start_hand_offs(due, now) + await self._start_reports(due, now)
         if claimed and self._free():
@@ -178,6 +185,11 @@ class Worker:
         while self._running:
             await asyncio.wait(list(self._running))
 
+    async def under_way_ended(self) -> None:
+        """Returns when all that is under way at this moment has ended; what begins later does not count."""
+        if self._running:
+            await asyncio.wait(list(self._running))
+
     async def _keep_leases(self) -> None:
         """Renews all leases every third of their time; whoever lost one is stopped, for another works there now."""
         options = self._tools.options
@@ -185,21 +197,23 @@ class Worker:
             await self._tools.clock.sleep(options.lease / 3)
             await self.renew()
 
-    async def renew(self) -> None:
-        """Renews the leases of all that is under way."""
+    async def renew(self) -> bool:
+        """Renews the leases of all that is under way; False when that could not be done now."""
         running = dict(self._running)
         if not running:
-            return
+            return True
         try:
             lost = await self._tools.spool.renew(
                 list(running.values()), now=self._tools.clock.now(), lease=self._tools.options.lease
             )
-        except SpoolError:
+        except Exception:
+            # Whatever it is: without its renewals all that is under way would be taken for dead.
             log.exception("cannot renew leases")
-            return
+            return False
         for task, claim in running.items():
             if claim in lost and not task.done():
                 task.cancel()
+        return True
 
     async def drain(self) -> None:
         """Lets what is under way finish within the drain time-out, then interrupts it and gives it back."""
@@ -210,7 +224,7 @@ class Worker:
             task.cancel()
         if left:
             log.warning("interrupted at the end", jobs=len(left))
-            await asyncio.wait(left, timeout=self._tools.options.drain_timeout)
+            await asyncio.wait(left, timeout=GIVING_BACK)
 
 
 def _is_due(at: float | None, now: float) -> bool:

@@ -178,30 +178,33 @@ class Job:
     # -- settling
 
     async def _settle(self, settlement: Settlement, started: float) -> None:
-        """Commits the outcome. What a handler did is known only here, so it is tried until it is committed; the lease is
-        renewed by the worker meanwhile."""
-        while True:
-            try:
-                await self.tools.spool.settle(self.claim, settlement, now=self.tools.clock.now())
-            except SpoolUnavailable:
-                log.exception("cannot settle yet", application=self.claim.application_id)
+        """Commits the outcome. What a handler did is known only here, so it is tried until it is committed (the lease is
+        renewed by the worker meanwhile), and at the end of a drain once more."""
+        trying = asyncio.create_task(self._settled(settlement, started))
+        try:
+            while not await asyncio.shield(trying):
                 await self.tools.clock.sleep(SETTLE_AGAIN)
-            except LeaseLost:
-                log.warning("lease lost", application=self.claim.application_id, token=self.claim.token)
-                return
-            else:
-                self._tell(settlement, started)
-                return
+                trying = asyncio.create_task(self._settled(settlement, started))
+        except asyncio.CancelledError:
+            await (self._settled(settlement, started) if trying.done() else trying)
+            raise
 
     async def _interrupted(self, started: float) -> None:
         """Gives the claim back at once: a drain is no attempt without a verdict (invariant 2)."""
-        settlement = Settlement(Event.POSTPONE, "interrupted", "the worker was stopped", counts=False)
+        await self._settled(Settlement(Event.POSTPONE, "interrupted", "the worker was stopped", counts=False), started)
+
+    async def _settled(self, settlement: Settlement, started: float) -> bool:
+        """Tries to commit; False where that may be tried again."""
         try:
             await self.tools.spool.settle(self.claim, settlement, now=self.tools.clock.now())
-        except (SpoolUnavailable, LeaseLost):
-            log.exception("cannot give back", application=self.claim.application_id)
-        else:
-            self._tell(settlement, started)
+        except SpoolUnavailable:
+            log.exception("cannot settle yet", application=self.claim.application_id)
+            return False
+        except LeaseLost:
+            log.warning("lease lost", application=self.claim.application_id, token=self.claim.token)
+            return True
+        self._tell(settlement, started)
+        return True
 
     def _tell(self, settlement: Settlement, started: float) -> None:
         """Counts the attempt and writes its one line."""

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from apptrack_ingest import logs, settings
-from apptrack_ingest.errors import IngestError
 from apptrack_ingest.model import ReportState, State
 from apptrack_ingest.report import digest
 from apptrack_ingest.spool.contract import Filter, Spool, Summary
@@ -20,7 +19,9 @@ ERASE_AT_ONCE = 100
 """Messages erased in one commit: few, so that no mail being received waits long for it."""
 
 DIGEST_MARK = "digest"
-DIGEST_ROWS = 100
+DIGEST_ROWS = 2000
+"""Applications looked at for one digest, which names the oldest of them."""
+
 DIGEST_AGAIN = 600.0
 """Seconds after which a digest that was not delivered is tried again."""
 
@@ -43,7 +44,7 @@ class Housekeeping:
     async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
-        except IngestError:
+        except Exception:
             log.exception("round left out")
 
     async def erase(self) -> None:
@@ -77,7 +78,7 @@ class Housekeeping:
         log.info("digest delivered")
 
     async def _rows(self) -> list[Summary]:
-        waiting = await self.spool.find(Filter(states=(State.HELD, State.FAILED, State.REJECTED), limit=DIGEST_ROWS))
+        waiting = await self.spool.find(Filter(states=(State.HELD, State.FAILED), limit=DIGEST_ROWS))
         unreported = await self.spool.find(
             Filter(report_states=(ReportState.REFUSED, ReportState.FAILED), limit=DIGEST_ROWS)
         )

@@ -1,11 +1,15 @@
 """Disks that fill up or go read-only, a locked database, peers that leave: 4xx, nothing half-kept, recovery by itself."""
 
 import contextlib
+import errno
 import os
+import shutil
 import smtplib
 import socket
 import sqlite3
 import subprocess
+import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -57,15 +61,11 @@ def test_a_full_disk_is_a_temporary_failure_and_heals(deployment, small_disk, wa
     assert database.execute("SELECT count(*) FROM bodies").fetchone() == (2,)
 
 
-def test_a_read_only_disk_is_a_temporary_failure_and_heals(deployment, small_disk, wait):
-    deployment.data_dir = small_disk / "data"
+def test_a_locked_database_is_a_temporary_failure_and_heals(deployment, wait):
     intake = deployment.start("--only", "intake")
     deployment.up(intake)
     assert attempt(deployment, 1) == 250
     database = sqlite3.connect(deployment.data / "spool.sqlite3", isolation_level=None)
-    # The file system itself cannot be remounted while it is written, so the database refuses writes in its place.
-    (mode,) = database.execute("PRAGMA max_page_count").fetchone()
-    assert mode
     database.execute("BEGIN EXCLUSIVE")
     try:
         assert attempt(deployment, 2) == 451
@@ -73,6 +73,34 @@ def test_a_read_only_disk_is_a_temporary_failure_and_heals(deployment, small_dis
         database.execute("ROLLBACK")
     wait(lambda: attempt(deployment, 3) == 250)
     assert {row.applicant_id for row in deployment.applications()} == {1, 3}
+
+
+@pytest.fixture
+def faulty_io(tmp_path):
+    """A real EIO from write and sync while a file exists, by a library laid before libc."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler to make input/output errors with")
+    source = Path(__file__).parent.parent / "unit" / "spool" / "faulty_io.c"
+    library = tmp_path / "faulty_io.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    return library
+
+
+@pytest.mark.parametrize("fault", [f"fsync {errno.EIO}", f"write {errno.EIO}", f"write {errno.EROFS}"])
+def test_an_input_output_error_and_a_read_only_disk_are_temporary_and_heal(deployment, faulty_io, wait, fault):
+    control = deployment.directory / "fault"
+    deployment.environment |= {"LD_PRELOAD": str(faulty_io), "FAULT_FILE": str(control)}
+    intake = deployment.start("--only", "intake")
+    deployment.up(intake)
+    assert attempt(deployment, 1) == 250
+    control.write_text(fault)
+    assert attempt(deployment, 2) == 451
+    assert Path(f"{control}.hits").exists()
+    control.unlink()
+    wait(lambda: attempt(deployment, 3) == 250, why=deployment.log.read_text)
+    assert intake.poll() is None
+    assert {1, 3} <= {row.applicant_id for row in deployment.applications()}
 
 
 def test_a_full_disk_stops_no_worker_and_what_was_handed_over_is_settled(deployment, small_disk, sandbox, wait):
@@ -138,13 +166,13 @@ def test_the_hash_is_nowhere(deployment, secret_hash, wait):
             else 0
         )
     )
-    with contextlib.closing(
-        __import__("urllib.request").request.urlopen(f"http://127.0.0.1:{deployment.web_port}/metrics")
-    ) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{deployment.web_port}/metrics") as page:
         metrics = page.read().decode()
     shown = "".join(
         deployment.cli(*words).stdout for words in (["show", "1"], ["show", "1", "--json"], ["list"], ["check-config"])
     )
+    command_lines = subprocess.run(["ps", "axwwe", "-o", "args"], capture_output=True, text=True).stdout
+    assert "--only worker" in command_lines
     deployment.stop(server)
     log = deployment.log.read_text()
     assert "not-reached" in log and "unreachable" in shown
@@ -152,5 +180,4 @@ def test_the_hash_is_nowhere(deployment, secret_hash, wait):
         assert secret_hash not in text
     for private in ("Very Private", "private@example.com"):
         assert private not in log and private not in metrics
-    command_lines = subprocess.run(["ps", "axww"], capture_output=True, text=True).stdout
     assert secret_hash not in command_lines

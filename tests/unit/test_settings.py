@@ -235,7 +235,7 @@ ACCOUNT = '[accounts.acme]\nrecipients = "acme.example"\n'
         (ACCOUNT + 'hash = " "', "accounts.acme", "", "hash is empty"),
         ('[smtp]\ntls_key = "key.pem"', "smtp", "", "tls_certificate"),
         ('[digest]\nsmtp_host = "m"', "digest", "", "mail_to"),
-        ('[digest]\nwebhook_url = "a"\nwebhook_url_file = "b"', "digest", "", "not both"),
+        ('[digest]\nwebhook_url = "https://a.example/x"\nwebhook_url_file = "b"', "digest", "", "not both"),
         ("colour = 1", "colour", "", "known are data_dir"),
         ("[smtp]\nprot = 25", "smtp.prot", "", "known are host, port"),
         (ACCOUNT + 'hahs = "x"', "accounts.acme.hahs", "", "known are hash, hash_file"),
@@ -458,3 +458,84 @@ def test_no_secret_is_shown_where_it_was_written_wrongly(mistakes: Mistakes, tom
     assert found
     assert SECRET not in repr(found)
     assert SECRET not in "\n".join(map(str, found.values()))
+
+
+# --- found by an audit ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["CV@acme.example", "cv@ACME.example"])
+def test_one_recipient_belongs_to_one_account(mistakes: Mistakes, other: str) -> None:
+    found = mistakes(f"""
+        [accounts.acme]
+        recipients = ["cv@acme.example"]
+        [accounts.beta]
+        recipients = [{json.dumps(other)}]
+    """)
+    assert "accounts.acme.recipients" in found["accounts.beta.recipients"].advice
+
+
+def test_a_recipient_is_shared_or_an_accounts_own(mistakes: Mistakes) -> None:
+    found = mistakes("""
+        recipients = ["@jobs.example"]
+        [accounts.acme]
+        recipients = ["jobs.example"]
+    """)
+    assert list(found) == ["accounts.acme.recipients"]
+
+
+def test_mistakes_of_all_kinds_are_named_at_once(mistakes: Mistakes) -> None:
+    found = mistakes("""
+        retention = "soon"
+        unknown = 1
+        [worker]
+        lease = "x"
+        parse_memory = "10B"
+        [accounts.acme]
+        recipients = ["not an address"]
+        [accounts.beta]
+        client_id = 3
+        [accounts.gamma]
+        recipients = ["gamma.example"]
+        client_id = 3
+        hash_file = "/no/such/file"
+    """)
+    assert set(found) == {
+        "retention",
+        "unknown",
+        "worker.lease",
+        "worker.parse_memory",
+        "accounts.acme.recipients.0",
+        "accounts.beta.recipients",
+        "accounts.gamma.client_id",
+        "accounts.gamma.hash_file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "toml"),
+    [
+        ("smtp.hostname", '[smtp]\nhostname = "mx bad\\r\\nX-Evil: 1"'),
+        ("digest.webhook_url", '[digest]\nwebhook_url = "not a url"'),
+        ("digest.mail_from", '[digest]\nmail_from = "nonsense\\nX: y"'),
+        ("digest.mail_to.0", '[digest]\nsmtp_host = "localhost"\nmail_to = ["x@y.example\\nBcc: z@y.example"]'),
+        ("digest.smtp_host", '[digest]\nsmtp_host = "a b"\nmail_to = ["x@y.example"]'),
+        ("idibu.base_url", '[idibu]\nbase_url = "https://user:pw@ws.idibu.com"'),
+    ],
+)
+def test_what_goes_into_replies_mails_and_urls_is_checked(mistakes: Mistakes, key: str, toml: str) -> None:
+    assert key in mistakes(toml)
+
+
+def test_credentials_in_a_url_and_a_hash_in_place_of_its_file_are_not_echoed(mistakes: Mistakes) -> None:
+    found = mistakes(f"""
+        [idibu]
+        base_url = "https://user:{SECRET}@ws.idibu.com"
+        [accounts.default]
+        hash_file = "{SECRET}"
+    """)
+    assert set(found) == {"idibu.base_url", "accounts.default.hash_file"}
+    assert not any(SECRET in str(problem) for problem in found.values())
+
+
+def test_a_byte_order_mark_is_no_mistake(configure: Configure) -> None:
+    assert configure("\ufeff[smtp]\nport = 26").smtp.port == 26

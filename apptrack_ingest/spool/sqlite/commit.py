@@ -64,8 +64,17 @@ class GroupCommitter:
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
-            self._commit(batch)
+            try:
+                self._commit(batch)
+            except BaseException as error:  # noqa: BLE001 - the thread must outlive whatever it is: nobody would restart it
+                self._undo(error)
+                self._fail(batch, error)
         self._disconnect()
+
+    def _fail(self, batch: list[_Job], error: BaseException) -> None:
+        for job in batch:
+            if not job.future.done():
+                job.future.set_exception(_unavailable(error))
 
     def _next_batch(self) -> list[_Job] | None:
         first = self._jobs.get()

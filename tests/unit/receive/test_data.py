@@ -1,7 +1,6 @@
 """The bulk DATA reader against a naive one, over every way to cut the bytes."""
 
 import itertools
-import time
 
 import pytest
 from hypothesis import example, given
@@ -100,18 +99,3 @@ def test_what_is_over_the_limit_takes_no_memory():
         reader.feed(b"x" * 1000)
     assert len(reader._kept) + len(reader._tail) < 1010
     assert reader.size == 100_000
-
-
-def test_a_byte_costs_the_same_however_much_was_read_before():
-    """Quadratic reading would make it a thousand times dearer after twenty megabytes."""
-    line = b"0123456789abcdef\r\n"
-    fresh, full = DataReader(2**30), DataReader(2**30)
-    full.feed(line * 1_100_000)
-    assert seconds_byte_by_byte(full, line * 500) < 10 * seconds_byte_by_byte(fresh, line * 500)
-
-
-def seconds_byte_by_byte(reader: DataReader, wire: bytes) -> float:
-    started = time.process_time()
-    for place in range(len(wire)):
-        reader.feed(wire[place : place + 1])
-    return time.process_time() - started

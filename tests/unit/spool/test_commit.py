@@ -180,3 +180,20 @@ async def test_closing_commits_what_waits_and_takes_no_more(bench: Bench) -> Non
     await asyncio.gather(*tasks)
     assert bench.numbers() == [0, 1, 2]
     await bench.committer.close()
+
+
+async def test_the_thread_outlives_whatever_goes_wrong(tmp_path: Path) -> None:
+    calls = 0
+
+    def connect() -> sqlite3.Connection:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("nobody foresaw this")
+        return sqlite3.connect(tmp_path / "spool.sqlite3", isolation_level=None, check_same_thread=False)
+
+    committer = GroupCommitter(connect)
+    with pytest.raises(SpoolUnavailable):
+        await asyncio.wait_for(committer.do(lambda c: None), 10)
+    assert await asyncio.wait_for(committer.do(lambda c: c.execute("SELECT 1").fetchone()[0]), 10) == 1
+    await committer.close()

@@ -1,6 +1,8 @@
 """The worker's own promises: drain, leases, solo work, a spool that fails, accounts that share a worker fairly."""
 
 import asyncio
+import contextlib
+import sqlite3
 
 import pytest
 from worlds import World
@@ -68,7 +70,8 @@ async def test_a_drain_gives_back_what_does_not_finish_and_counts_no_attempt(wor
     assert [row.state for row in await world.rows()] == [State.DELIVERED]
 
 
-async def test_run_wakes_by_a_hint_works_and_drains(world):
+async def test_run_wakes_by_a_hint_works_and_drains(world, monkeypatch):
+    monkeypatch.setattr("apptrack_ingest.worker.LOOK_AGAIN", 3600.0)  # nothing but the hint can wake it
     stop = asyncio.Event()
     handler = RecordingHandler()
     await use(world, acme=handler)
@@ -237,3 +240,88 @@ async def test_a_fault_of_our_own_postpones_and_ends_in_failed(world, monkeypatc
     await world.pass_time(8 * 86400, step=3600)
     [row] = await world.rows()
     assert row.state is State.FAILED
+
+
+@pytest.mark.parametrize("fault", [None, SpoolUnavailable("disk full"), RuntimeError("unforeseen")])
+async def test_what_is_under_way_is_not_taken_for_dead_when_its_lease_ran_out(world, monkeypatch, fault):
+    """The clock leapt, the machine slept, or the leases could not be renewed for a while."""
+    waiting = Waiting()
+    await use(world, acme=waiting)
+    await world.receive("acme")
+    await world.worker.step()
+    await waiting.called.wait()
+    world.clock.time += 3600
+    renew = world.spool.renew
+
+    async def failing(*args, **kwargs):
+        raise fault
+
+    if fault:
+        monkeypatch.setattr(world.spool, "renew", failing)
+        await world.worker.step()
+        monkeypatch.setattr(world.spool, "renew", renew)
+    await world.worker.step()
+    waiting.go.set()
+    await world.work()
+    [row] = await world.rows()
+    story = await world.spool.story(row.application_id)
+    assert [a.code for a in story.attempts if a.kind == "hand-off"] == ["delivered"]
+
+
+async def test_an_outcome_known_at_the_end_of_a_drain_is_committed_and_not_lost(world):
+    handler = RecordingHandler()
+    await use(world, acme=handler)
+    await world.receive("acme")
+    object.__setattr__(world.tools.options, "drain_timeout", 0.05)
+    settling = asyncio.Event()
+    settle = world.spool.settle
+
+    async def noted(*args, **kwargs):
+        settling.set()
+        await settle(*args, **kwargs)
+
+    world.spool.settle = noted
+    await world.worker.step()
+    with contextlib.closing(sqlite3.connect(world.spool.database, isolation_level=None)) as another:
+        # What the writer is at waits for another process's lock, and the outcome waits behind it.
+        another.execute("BEGIN IMMEDIATE")
+        mark = asyncio.create_task(world.spool.set_mark("anything", 1.0))
+        await settling.wait()
+        draining = asyncio.create_task(world.worker.drain())
+        [job] = world.worker._running
+        async with asyncio.timeout(30):
+            while not job.cancelling():
+                await asyncio.sleep(0.01)
+        another.execute("ROLLBACK")
+    await asyncio.gather(mark, draining)
+    [row] = await world.rows()
+    assert (row.state, row.in_work) == (State.DELIVERED, False)
+    assert len(handler.applications) == 1
+
+
+async def test_a_drain_waits_until_an_interrupted_handler_has_tidied_up(world):
+    class Tidy:
+        called, stopped, tidied = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def handle(self, application):
+            self.called.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.stopped.set()
+                await self.tidied.wait()
+
+    tidy = Tidy()
+    await use(world, acme=tidy)
+    await world.receive("acme")
+    object.__setattr__(world.tools.options, "drain_timeout", 0.05)
+    await world.worker.step()
+    await tidy.called.wait()
+    draining = asyncio.create_task(world.worker.drain())
+    await tidy.stopped.wait()
+    done, _ = await asyncio.wait({draining}, timeout=0.3)
+    tidy.tidied.set()
+    await draining
+    [row] = await world.rows()
+    assert not done
+    assert (row.attempts, row.in_work, row.code) == (0, False, "interrupted")
