@@ -15,10 +15,15 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, formataddr
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from apptrack_ingest.handoff import Done, Outcome, close, run
+from apptrack_ingest.idibu.sandbox import Sandbox, running
+from apptrack_ingest.idibu.sandbox_script import Fault, Quirk, Step
+from apptrack_ingest.idibu.sandbox_store import Applicant
+from apptrack_ingest.idibu.sandbox_store import Request as HeardRequest
 from apptrack_ingest.model import (
     Accepted,
     Application,
@@ -33,6 +38,25 @@ from apptrack_ingest.model import (
     Source,
     Verdict,
 )
+
+__all__ = [
+    "A_MOMENT",
+    "A_PDF",
+    "BAD_DOCUMENTS",
+    "FakeAts",
+    "Fault",
+    "HandlerContract",
+    "Held",
+    "Quirk",
+    "RecordingHandler",
+    "Request",
+    "ScriptedIdibu",
+    "Step",
+    "a_document",
+    "a_hostile_application",
+    "an_application",
+    "an_email",
+]
 
 A_PDF = (
     b"%PDF-1.4\n1 0 obj\n<</Type/Catalog/Pages 2 0 R>>\nendobj\n2 0 obj\n<</Type/Pages/Kids[3 0 R]/Count 1>>\nendobj\n"
@@ -287,6 +311,60 @@ def _read(request: Request) -> tuple[dict[str, Any], list[bytes]]:
     parts = (b"\r\n" + request.body).split(b"\r\n--" + boundary.encode())[1:-1]
     contents = [part.partition(b"\r\n\r\n")[2] for part in parts]
     return json.loads(contents[0]), contents[1:]
+
+
+class ScriptedIdibu:
+    """idibu's sandbox over real HTTP in a thread of its own, as a context manager; it remembers what it was told.
+
+    `base_url` is where it listens; `misbehave(Step(...), ...)` scripts faults and quirks for the next requests;
+    `applicants()` and `requests()` are what it holds and heard (docs/sandbox.md). `hashes` maps each hash it takes to an
+    account's name; `file` keeps it all beyond the process.
+    """
+
+    def __init__(self, hashes: Mapping[str, str] | None = None, file: Path | None = None) -> None:
+        self._sandbox = Sandbox(dict(hashes) if hashes else None, file)
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="scripted idibu", daemon=True)
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with running(self._sandbox):
+                self._started.set()
+                await self._stop.wait()
+        finally:
+            self._started.set()
+
+    def __enter__(self) -> "ScriptedIdibu":
+        self._thread.start()
+        self._started.wait()
+        if not self.base_url:
+            raise OSError("the scripted idibu could not listen on 127.0.0.1")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._loop is not None and self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    @property
+    def base_url(self) -> str:
+        """Its root, for `idibu.base_url`."""
+        return self._sandbox.base_url
+
+    def misbehave(self, *steps: Step) -> None:
+        """Replaces the script: each step applies to so many of the next requests; without steps it behaves."""
+        self._sandbox.misbehave(*steps)
+
+    def applicants(self, account: str | None = None) -> list[Applicant]:
+        """What it holds of each applicant."""
+        return list(self._sandbox.applicants(account))
+
+    def requests(self, applicant_id: int | None = None) -> list[HeardRequest]:
+        """Every request it heard, oldest first."""
+        return list(self._sandbox.requests(applicant_id))
 
 
 # --- the contract suite -----------------------------------------------------------------------------------------------

@@ -47,10 +47,14 @@ async def run_intake(path: Path | None, found: Settings, link: ChildLink, *, own
     )
     listener = Listener(reception, tls_context=build.tls_context(found))
 
-    async def reload(new: Settings) -> None:
-        reception.configure(build.directory_of(new))
+    present = found
 
-    async with _signals(path, found, reload) as stop, _web(found, spool, "intake", own_web) as web_port:
+    async def reload(new: Settings) -> None:
+        nonlocal present
+        reception.configure(build.directory_of(new))
+        present = new
+
+    async with _signals(path, found, reload) as stop, _web(lambda: present, spool, "intake", own_web) as web_port:
         try:
             await listener.start(found.smtp.host, found.smtp.port)
         except OSError as error:
@@ -99,53 +103,74 @@ def _cannot_listen(found: Settings, error: OSError) -> ConfigError:
 
 async def run_worker(path: Path | None, found: Settings, link: ChildLink, *, own_web: bool) -> None:
     """Works until SIGTERM (or the supervisor's end), then drains."""
-    spool, clock = build.spool_of(found), SystemClock()
-    name = f"{socket.gethostname()}/worker-1"
+    spool, name = build.spool_of(found), f"{socket.gethostname()}/worker-1"
     # Whoever holds the role's lock knows that an earlier worker of this name is dead: no need to wait for its leases.
-    await spool.abandon(name, now=clock.now())
-    desks = build.desks_of(found)
-    reporter, parser = Reporter(), build.parser_of(found)
-    reporter.configure(build.destinations_of(found))
-    tools = Tools(
-        spool=spool,
-        parser=parser,
-        reports=reporter,
-        clock=clock,
-        options=build.options_of(found, name),
-        desks=_only_desks(desks),
-        report_schedule=found.idibu.schedule,
-    )
-    worker, housekeeping = Worker(tools), Housekeeping(spool, clock, found)
-    await worker.configure(tools.desks, found.idibu.schedule)
-
-    closing: set[asyncio.Task[None]] = set()
-
-    async def reload(new: Settings) -> None:
-        nonlocal desks
-        before, desks = desks, build.desks_of(new, desks)
-        reporter.configure(build.destinations_of(new))
-        housekeeping.settings = new
-        old = [desk for name, (_, desk) in before.items() if desks.get(name, (None, None))[1] is not desk]
-        _beside(closing, _close_when_unused(worker, old))
-        await worker.configure(_only_desks(desks), new.idibu.schedule)
-
-    async with _signals(path, found, reload) as stop, _web(found, spool, "worker", own_web) as web_port:
+    await spool.abandon(name, now=time.time())
+    parts = _WorkerParts(found, spool, name)
+    await parts.worker.configure(parts.tools.desks, found.idibu.schedule)
+    async with (
+        _signals(path, found, parts.take_up) as stop,
+        _web(lambda: parts.housekeeping.settings, spool, "worker", own_web) as web_port,
+    ):
         link.start(stop.set)
         link.ready(web=web_port)
-        beside = [asyncio.create_task(housekeeping.run()), asyncio.create_task(_warm_up(parser, found))]
+        await parts.work(stop)
+    await parts.close()
+    await spool.close()
+    link.stop()
+
+
+class _WorkerParts:
+    """A worker and all that it works with, wired from the settings."""
+
+    def __init__(self, found: Settings, spool: Spool, name: str) -> None:
+        clock = SystemClock()
+        self._found = found
+        self._desks = build.desks_of(found)
+        self._reporter, self._parser = Reporter(), build.parser_of(found)
+        self._reporter.configure(build.destinations_of(found))
+        self._closing: set[asyncio.Task[None]] = set()
+        self.tools = Tools(
+            spool=spool,
+            parser=self._parser,
+            reports=self._reporter,
+            clock=clock,
+            options=build.options_of(found, name),
+            desks=_only_desks(self._desks),
+            report_schedule=found.idibu.schedule,
+        )
+        self.worker = Worker(self.tools)
+        self.housekeeping = Housekeeping(spool, clock, found)
+
+    async def take_up(self, new: Settings) -> None:
+        """A reload: what is under way goes on with what it began with."""
+        before, self._desks = self._desks, build.desks_of(new, self._desks)
+        self._reporter.configure(build.destinations_of(new))
+        self.housekeeping.settings = new
+        old = [desk for name, (_, desk) in before.items() if self._desks.get(name, (None, None))[1] is not desk]
+        _beside(self._closing, _close_when_unused(self.worker, old))
+        await self.worker.configure(_only_desks(self._desks), new.idibu.schedule)
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Works until told to stop and drained, with the housekeeping beside it."""
+        beside = [
+            asyncio.create_task(self.housekeeping.run()),
+            asyncio.create_task(_warm_up(self._parser, self._found)),
+        ]
         try:
-            await worker.run(stop)
+            await self.worker.run(stop)
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
-    if closing:
-        await asyncio.wait(closing, timeout=found.worker.drain_timeout)
-    await _close_handlers(desk for _, desk in desks.values())
-    await reporter.close()
-    await parser.close()
-    await spool.close()
-    link.stop()
+
+    async def close(self) -> None:
+        """Closes handlers, connections and the parser's processes."""
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=self._found.worker.drain_timeout)
+        await _close_handlers(desk for _, desk in self._desks.values())
+        await self._reporter.close()
+        await self._parser.close()
 
 
 async def _warm_up(parser: ParserPool, found: Settings) -> None:
@@ -222,8 +247,9 @@ def log_problems(event: str, error: Exception) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _web(found: Settings, spool: Spool, role: str, wanted: bool) -> AsyncIterator[int | None]:
-    """The process's own health and metrics, unless a supervisor serves them; gives the port."""
+async def _web(present: Callable[[], Settings], spool: Spool, role: str, wanted: bool) -> AsyncIterator[int | None]:
+    """The process's own health and metrics, unless a supervisor serves them; gives the port. `present` gives the
+    settings in force, which a reload may change."""
     if not wanted:
         yield None
         return
@@ -231,9 +257,9 @@ async def _web(found: Settings, spool: Spool, role: str, wanted: bool) -> AsyncI
     async def failed_checks() -> tuple[str, ...]:
         return await spool_checks(spool)
 
-    probe = Probe(failed_checks, spool.backlog, lambda: build.surroundings_of(found, {role: True}, None))
+    probe = Probe(failed_checks, spool.backlog, lambda: build.surroundings_of(present(), {role: True}, None))
     server = WebServer(create_app(probe))
-    port = await server.start(found.web.host, found.web.port)
+    port = await server.start(present().web.host, present().web.port)
     try:
         yield port
     finally:

@@ -9,7 +9,6 @@ import smtplib
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from apptrack_ingest.idibu.sandbox import Sandbox, running
 from apptrack_ingest.spool.contract import Filter, Story, Summary
 from apptrack_ingest.spool.sqlite import open_spool
+from apptrack_ingest.testing import ScriptedIdibu
 
 HASH = "s3cr3t-hash-0123456789"
 PATIENCE = 90.0
@@ -39,30 +38,6 @@ def wait_for(what: Callable[[], object], patience: float = PATIENCE, why: Callab
             return found
         time.sleep(0.05)
     raise AssertionError(f"not within {patience} s: {why() or what}")
-
-
-class SandboxThread:
-    """idibu's sandbox in a thread of its own, over real HTTP."""
-
-    def __init__(self, file: Path | None = None, hashes: dict[str, str] | None = None) -> None:
-        self.sandbox = Sandbox(hashes or {HASH: "acme"}, file)
-        self._ready, self._stop = threading.Event(), None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
-
-    async def _run(self) -> None:
-        self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
-        async with running(self.sandbox):
-            self._ready.set()
-            await self._stop.wait()
-
-    def __enter__(self) -> Sandbox:
-        self._thread.start()
-        assert self._ready.wait(PATIENCE)
-        return self.sandbox
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(PATIENCE)
 
 
 @dataclass
@@ -219,13 +194,13 @@ class Deployment:
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with SandboxThread(tmp_path / "sandbox.jsonl") as sandbox:
+def sandbox(tmp_path: Path) -> Iterator[ScriptedIdibu]:
+    with ScriptedIdibu({HASH: "acme"}, tmp_path / "sandbox.jsonl") as sandbox:
         yield sandbox
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, sandbox: Sandbox) -> Iterator[Deployment]:
+def deployment(tmp_path: Path, sandbox: ScriptedIdibu) -> Iterator[Deployment]:
     deployment = Deployment(tmp_path, sandbox.base_url)
     yield deployment
     deployment.stop_all()
