@@ -1,0 +1,251 @@
+"""Every setting: its section, type, default and meaning, and what must fit together within a section."""
+
+import re
+from collections.abc import Mapping
+from datetime import tzinfo
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from apptrack_ingest.lifecycle import DEFAULT_RETRY, Schedule, parse_schedule
+from apptrack_ingest.settings.kinds import (
+    Duration,
+    HostName,
+    MailAddress,
+    MailAddresses,
+    Recipients,
+    RetrySchedule,
+    RootUrl,
+    SecretUrl,
+    TimeZone,
+)
+
+PREFIX = "APPTRACK_"
+DEFAULT_ACCOUNT = "default"
+
+
+def _no_truth_value(cls: type[BaseModel], value: object, info: ValidationInfo) -> object:
+    """pydantic reads `true` as the number 1: a port, a size or a time that nobody meant."""
+    if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        raise ValueError("true and false are no values here")
+    return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    _truth = field_validator("*", mode="before")(_no_truth_value)
+
+
+# --- sections ------------------------------------------------------------------------------------------------------
+
+
+class Account(_Section):
+    """One idibu account: who its mail is for, which handler takes its candidates, and the hash to report with."""
+
+    hash: SecretStr | None = Field(None, description="the account's API hash at idibu; without it reports wait as due")
+    hash_file: Path | None = Field(None, description="a file that holds the hash, instead of `hash`")
+    client_id: int | None = Field(None, gt=0, description="the account's id at idibu (X-iTrackID-ClientID)")
+    recipients: Annotated[Recipients, NoDecode] = Field(
+        (), description="addresses or domains whose mail belongs to this account"
+    )
+    handler: str = Field("folder", min_length=1, description="a handler's name, or package.module:Name")
+    handler_settings: dict[str, Any] = Field({}, repr=False, description="the handler's own settings")
+    handler_timeout: Duration = Field(60.0, description="how long one hand-off may take")
+    concurrency: int = Field(4, ge=1, le=1000, description="hand-offs of this account at a time, in each worker")
+    retry: RetrySchedule = Field(DEFAULT_RETRY, description="waits between hand-off attempts; their sum ends in failed")
+    reporting: bool = Field(True, description="off: idibu is told nothing of this account's applications")
+    report_first_failure: bool = Field(False, description="tell idibu of a first failure before retrying")
+
+    @property
+    def schedule(self) -> Schedule:
+        """The retry schedule, parsed."""
+        return parse_schedule(self.retry)
+
+    @model_validator(mode="after")
+    def _one_hash(self) -> Self:
+        if self.hash is not None and self.hash_file is not None:
+            raise ValueError("set hash or hash_file, not both")
+        if self.hash is not None and not self.hash.get_secret_value().strip():
+            raise ValueError("hash is empty; leave it out, or set the account's API hash")
+        return self
+
+
+class Smtp(_Section):
+    """The listener that idibu's mail reaches."""
+
+    host: str = Field("127.0.0.1", description="the address to listen on")
+    port: int = Field(2525, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
+    hostname: HostName | None = Field(
+        None, description="our name in the greeting and in Received; the machine's by default"
+    )
+    max_size: ByteSize = Field(ByteSize(30_000_000), gt=0, description="the largest mail, announced as SIZE")
+    max_recipients: int = Field(100, ge=1, le=10_000, description="recipients of one mail")
+    idle_timeout: Duration = Field(300.0, description="how long a peer may be silent (RFC 5321, 4.5.3.2: five minutes)")
+    data_timeout: Duration = Field(180.0, description="how long a peer may be silent inside DATA (RFC 5321, 4.5.3.2)")
+    commit_timeout: Duration = Field(25.0, description="past this a mail is answered 451, never a late 250")
+    drain_timeout: Duration = Field(25.0, description="how long open transactions may take to finish at the end")
+    tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain; offers STARTTLS")
+    tls_key: Path | None = Field(None, description="PEM file of its key")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("set both tls_certificate and tls_key, or neither")
+        return self
+
+
+class Web(_Section):
+    """Health and metrics over HTTP."""
+
+    host: str = Field("127.0.0.1", description="the address to listen on")
+    port: int = Field(9425, ge=0, le=65535, description="the port of /livez, /readyz and /metrics; 0 takes a free one")
+
+
+class Idibu(_Section):
+    """Where and how outcomes are reported."""
+
+    base_url: RootUrl = Field(HttpUrl("https://ws.idibu.com"), description="the root of idibu's web services")
+    timeout: Duration = Field(30.0, le=300, description="one request's time, from look-up to the last byte")
+    timezone: TimeZone = Field("UTC", description="time zone of date-processed; idibu's documents name none")
+    retry: RetrySchedule = Field(DEFAULT_RETRY, description="waits between attempts; their sum ends in failed")
+
+    @property
+    def schedule(self) -> Schedule:
+        """The retry schedule, parsed."""
+        return parse_schedule(self.retry)
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone, looked up."""
+        return ZoneInfo(self.timezone)
+
+
+class Worker(_Section):
+    """How a worker process works."""
+
+    concurrency: int = Field(8, ge=1, le=1000, description="hand-offs at a time")
+    report_concurrency: int = Field(4, ge=1, le=100, description="reports at a time")
+    lease: Duration = Field(
+        60.0, ge=5, description="how long a claim is ours unless renewed (it is, every third of it)"
+    )
+    drain_timeout: Duration = Field(25.0, description="how long hand-offs under way may take to finish at the end")
+    parse_processes: int = Field(2, ge=1, le=64, description="processes that read mails, apart from the worker's own")
+    parse_deadline: Duration = Field(30.0, description="a mail that takes longer to read is held as unreadable")
+    parse_memory: ByteSize = Field(
+        ByteSize(2_000_000_000), ge=200_000_000, description="address space one mail may take to be read"
+    )
+
+
+class Digest(_Section):
+    """A note to people about what waits for them, where nobody watches the metrics: ids and reason codes only."""
+
+    every: Duration = Field(86400.0, ge=60, description="the least time between two digests")
+    webhook_url: SecretUrl | None = Field(None, description="gets the digest as JSON by POST (its `text` suits chats)")
+    webhook_url_file: Path | None = Field(None, description="a file that holds webhook_url")
+    smtp_host: HostName | None = Field(None, description="a mail server that takes the digest as a mail")
+    smtp_port: int = Field(25, ge=1, le=65535, description="its port")
+    mail_from: MailAddress = Field("apptrack-ingest@localhost", description="the digest's sender")
+    mail_to: MailAddresses = Field((), description="its recipients")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.smtp_host is None) != (not self.mail_to):
+            raise ValueError("a digest by mail needs both smtp_host and mail_to")
+        if self.webhook_url is not None and self.webhook_url_file is not None:
+            raise ValueError("set webhook_url or webhook_url_file, not both")
+        return self
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the digest goes anywhere."""
+        return self.webhook_url is not None or self.smtp_host is not None
+
+
+class Log(_Section):
+    """The structured log on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level shown")
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
+
+
+class Settings(BaseSettings):
+    """All settings. No file and no variable at all is a valid configuration: loopback, SQLite, the folder handler."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    data_dir: Path = Field(Path("apptrack-data"), description="the spool's directory, made with mode 0700")
+    recipients: Recipients = Field((), description="shared: mail goes by X-iTrackID-ClientID")
+    retention: Duration = Field(30 * 86400.0, description="raw mails and candidates' data of what is finished go then")
+    accounts: dict[str, Account] = Field({}, description="the idibu accounts, by name")
+    smtp: Smtp = Smtp()
+    web: Web = Web()
+    idibu: Idibu = Idibu()
+    worker: Worker = Worker()
+    digest: Digest = Digest()
+    log: Log = Log()
+
+    _truth = field_validator("*", mode="before")(_no_truth_value)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment first, then what `load` read from the file."""
+        return env_settings, init_settings
+
+    @field_validator("accounts")
+    @classmethod
+    def _account_names(cls, accounts: dict[str, Account]) -> dict[str, Account]:
+        for name in accounts:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+                raise ValueError(
+                    f"account name {name!r}: write lower-case letters, digits, - and _, at most 64, so that the"
+                    " environment, folders and metrics can carry it"
+                )
+        return accounts
+
+    @property
+    def any_recipient(self) -> str | None:
+        """The account that takes every recipient, on loopback: `default`, when it is the only one and no mail is told to
+        be its own, neither by its recipients nor by its client id."""
+        only = dict(self.known_accounts)
+        account = only.pop(DEFAULT_ACCOUNT, None)
+        if only or account is None or account.recipients or (account.client_id and self.recipients):
+            return None
+        return DEFAULT_ACCOUNT
+
+    @property
+    def known_accounts(self) -> Mapping[str, Account]:
+        """The accounts, or the one named `default` where none is configured."""
+        return self.accounts or {DEFAULT_ACCOUNT: Account()}
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file of the spool."""
+        return self.data_dir / "spool.sqlite3"
