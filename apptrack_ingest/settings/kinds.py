@@ -79,12 +79,18 @@ def _host_name(value: str) -> str:
     return value
 
 
-def _web_address(value: SecretStr) -> SecretStr:
-    """Checked without being shown: the URLs of chat webhooks are secrets."""
+def is_web_address(value: SecretStr) -> bool:
+    """Whether it is an http or https URL; told without showing it, for the URLs of chat webhooks are secrets."""
     try:
         HttpUrl(value.get_secret_value())
     except ValidationError:
-        raise ValueError("no http or https URL") from None
+        return False
+    return True
+
+
+def _web_address(value: SecretStr) -> SecretStr:
+    if not is_web_address(value):
+        raise ValueError("no http or https URL")
     return value
 
 

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from apptrack_ingest.errors import ConfigError, Problem
+from apptrack_ingest.settings.kinds import is_web_address
 from apptrack_ingest.settings.sections import PREFIX, Account, Settings
 
 OWN_VARIABLES = frozenset({"APPTRACK_CONFIG", "APPTRACK_DOCUMENTS"})
@@ -210,6 +211,8 @@ def _read_secret_files(settings: Settings) -> tuple[Settings, list[Problem]]:
     digest = settings.digest
     if digest.webhook_url_file:
         url = secret(digest.webhook_url_file, "digest.webhook_url_file")
+        if url is not None and url.get_secret_value() and not is_web_address(url):
+            problems.append(Problem("digest.webhook_url_file", MASK, "the file holds no http or https URL"))
         digest = digest.model_copy(update={"webhook_url": url})
     return settings.model_copy(update={"accounts": accounts, "digest": digest}), problems
 

@@ -539,3 +539,10 @@ def test_credentials_in_a_url_and_a_hash_in_place_of_its_file_are_not_echoed(mis
 
 def test_a_byte_order_mark_is_no_mistake(configure: Configure) -> None:
     assert configure("\ufeff[smtp]\nport = 26").smtp.port == 26
+
+
+def test_a_digest_url_from_a_file_is_checked_too(mistakes: Mistakes, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(f"no-url-{SECRET}")
+    found = mistakes(f"[digest]\nwebhook_url_file = {json.dumps(str(tmp_path / 'url'))}")
+    assert "http" in found["digest.webhook_url_file"].advice
+    assert SECRET not in str(found)
