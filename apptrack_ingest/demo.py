@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import smtplib
 import sys
 import time
@@ -238,12 +239,21 @@ format = "json"
         self.say(f"what idibu was told       {self.sandbox_url}/")
         self.say(f"health and metrics        {self.web_url}metrics")
         self.say(f"the log                   {self.directory / 'serve.log'}")
-        self.say(f"look for yourself         apptrack-ingest list --config {self.config}")
+        command = _command()
+        self.say(f"look for yourself         {command} list --config {self.config}")
         if not once:
             self.say(
-                "it stays up until Ctrl-C; send more with [bold]apptrack-ingest send FILE.eml --to applications@demo.example"
+                f"it stays up until Ctrl-C; send more with [bold]{command} send FILE.eml --to {RECIPIENT}"
                 f" --config {self.config}[/]"
             )
+
+
+def _command() -> str:
+    """How to call us in the reader's shell: by name where that is found, else the way this was called."""
+    if shutil.which("apptrack-ingest"):
+        return "apptrack-ingest"
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "apptrack-ingest" else f"{sys.executable} -m apptrack_ingest"
 
 
 def _who(story: Story) -> str:
