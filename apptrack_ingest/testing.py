@@ -6,6 +6,7 @@ import hashlib
 import json
 import mimetypes
 import threading
+import time
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -17,9 +18,10 @@ from email.utils import format_datetime, formataddr
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from apptrack_ingest.handoff import Done, Outcome, close, run
+from apptrack_ingest.handoff import running as hand_off
 from apptrack_ingest.idibu.sandbox import Sandbox, running
 from apptrack_ingest.idibu.sandbox_script import Fault, Quirk, Step
 from apptrack_ingest.idibu.sandbox_store import Applicant
@@ -38,6 +40,8 @@ from apptrack_ingest.model import (
     Source,
     Verdict,
 )
+
+T = TypeVar("T")
 
 __all__ = [
     "A_MOMENT",
@@ -455,7 +459,7 @@ class HandlerContract:
     def test_after_a_timeout_it_can_be_repeated(self, handler: Any) -> None:
         async def scenario() -> None:
             for timeout in (0.0, 0.001, 0.01, 0.1):
-                outcome = await run(handler, an_application(), timeout)
+                outcome = await _ended(run(handler, an_application(), timeout))
                 assert isinstance(outcome, Done) or outcome.code == "timeout", f"{outcome.code}: {outcome.detail}"
             await self._taken(handler, an_application(attempt=5))
 
@@ -497,7 +501,15 @@ async def _cancel_after(steps: int, task: "asyncio.Future[Outcome]") -> None:
     for _ in range(steps):
         await asyncio.sleep(0)
     task.cancel()
-    await asyncio.wait({task})
+    await _ended(asyncio.wait({task}))
+
+
+async def _ended(handing_over: Coroutine[Any, Any, T]) -> T:
+    """What came of it; a handler that had to be left to itself, since it does not end when cancelled, has failed."""
+    started = time.monotonic()
+    result = await handing_over
+    assert time.monotonic() - started < hand_off.CANCEL_GRACE, "the handler does not end when it is cancelled"
+    return result
 
 
 BAD_DOCUMENTS = (

@@ -202,9 +202,11 @@ def _remote_id(value: Any) -> tuple[str | None, str | None]:
         return None, None
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         return None, f"the remote id was dropped: it is a {type(value).__name__}, not text or a whole number"
-    text = _printable(str(value)).strip() if not _too_long(value) else None
+    text = str(value).strip() if not _too_long(value) else None
     if text is None or len(text) > MAX_REMOTE_ID:
         return None, f"the remote id was dropped: it is longer than {MAX_REMOTE_ID} characters"
+    if not text.isprintable() or "\ufffd" in text:  # U+FFFD stands for bytes that somebody could not decode
+        return None, "the remote id was dropped: it holds characters that are not printable, or were damaged"
     return text or None, None
 
 

@@ -1,6 +1,7 @@
 """What idibu says, read from its XML: yes, no and why, and the applicants it tells of."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -103,8 +104,13 @@ def _date(text: str) -> datetime | None:
         return None
 
 
-def _named(root: etree._Element, *names: str) -> "filter[etree._Element]":
-    return filter(lambda element: xml.name(element) in names, root.iter(etree.Element))
+def _named(root: etree._Element, *names: str) -> Iterator[etree._Element]:
+    """The outermost elements of these names: read one inside the other, nested ones would cost quadratic time."""
+    walk = etree.iterwalk(root, events=("start",))
+    for _, element in walk:
+        if xml.name(element) in names:
+            walk.skip_subtree()
+            yield element
 
 
 def _message(root: etree._Element) -> str:

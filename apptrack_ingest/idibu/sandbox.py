@@ -33,6 +33,7 @@ from apptrack_ingest.idibu.sandbox_script import STEPS, Fault, Script, Step
 DEFAULT_HASHES = {"sandbox": "default"}
 """The one account of a sandbox that was told of no other: its hash is no secret."""
 
+_FORM = "application/x-www-form-urlencoded"
 _ROWS = 500  # on the page; the JSON has all
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -107,7 +108,8 @@ class Sandbox:
         account = self.hashes.get(request.query_params.get("hash", ""))
         asked = request.query_params.get("id") if request.method != "POST" else None
         applicant = request.path_params.get("applicant", asked)
-        data = (await request.form()).get("data") if request.method == "POST" and _fits(request) else None
+        is_form = request.method == "POST" and _media_type(request) == _FORM and _fits(request)
+        data = (await request.form()).get("data") if is_form else None
         data = data if isinstance(data, str) else None
         return Call(request.method, request.url.path, request.query_params, account, applicant, data)
 
@@ -203,7 +205,7 @@ class Sandbox:
     async def script_json(self, request: Request) -> Response:
         """The script; a POST of JSON replaces it. (Demanding the type keeps pages of other origins from doing so.)"""
         if request.method == "POST":
-            if request.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
+            if _media_type(request) != "application/json":
                 return PlainTextResponse("Content-Type must be application/json", 415)
             if not _fits(request):
                 return PlainTextResponse("Content-Length must be there, and no more than 1 MB", 413)
@@ -325,6 +327,10 @@ async def _first(event: asyncio.Event, task: asyncio.Task[None]) -> None:
 def _url(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def _fits(request: Request) -> bool:

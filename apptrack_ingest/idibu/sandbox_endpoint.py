@@ -64,11 +64,15 @@ def _post(call: Call, now: float) -> Said:
 def _problem(saved: Saved) -> str:
     if saved.status not in ("success", "fail"):
         return "Unknown status" if saved.status else "No status"
+    return "" if not saved.date_processed or _is_date(saved.date_processed) else "Invalid date-processed"
+
+
+def _is_date(text: str) -> bool:
+    """Whether it is written `YYYY-MM-DD hh:mm:ss`; strptime alone would take `2016-6-3 1:2:3` too."""
     try:
-        datetime.strptime(saved.date_processed or "2000-01-01 00:00:00", "%Y-%m-%d %H:%M:%S")
+        return datetime.strptime(text, "%Y-%m-%d %H:%M:%S").isoformat(" ") == text
     except ValueError:
-        return "Invalid date-processed"
-    return ""
+        return False
 
 
 def _one(store: Store, account: str, applicant_id: int) -> Said:

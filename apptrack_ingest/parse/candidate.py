@@ -1,6 +1,7 @@
 """Who applied: the candidate's name and address from From, or from Reply-To where From is a system's address."""
 
 import logging
+import re
 from dataclasses import dataclass
 from email.errors import MessageError
 
@@ -13,8 +14,10 @@ from apptrack_ingest.parse.text import clean_line, decode_bytes, decode_header, 
 # AppTrack's word where it knows no name (idibu's documentation of the forwarded mail).
 PLACEHOLDER_NAMES = frozenset({"no_name", "no_name no_name"})
 # Local parts no person reads, compared without "-", "_" and "." and as prefixes ("no-reply+17@..."): senders that refuse
-# answers, and the senders of bounces (RFC 2142, RFC 5321 section 4.5.1).
-SYSTEM_LOCAL_PARTS = ("noreply", "donotreply", "mailerdaemon", "postmaster", "bounce")
+# answers, and mail servers (RFC 2142, RFC 5321 section 4.5.1).
+SYSTEM_LOCAL_PARTS = ("noreply", "donotreply", "mailerdaemon", "postmaster")
+# Senders of bounces, often with a return path encoded behind; a whole word, for there are people who work as bouncers.
+_BOUNCES = re.compile(r"bounces?([^a-z]|$)")
 # idibu's own domains: its routing addresses (apply-1-2@at.idibu.com, Name.xxx@idibu.aptrack.co.uk) are not candidates.
 SYSTEM_DOMAINS = ("idibu.com", "aptrack.co.uk")
 
@@ -53,7 +56,7 @@ def is_system_address(address: str) -> bool:
     local, _, domain = address.lower().rpartition("@")
     plain = local.translate(str.maketrans("", "", "-_."))
     ours = any(domain == system or domain.endswith("." + system) for system in SYSTEM_DOMAINS)
-    return ours or plain.startswith(SYSTEM_LOCAL_PARTS)
+    return ours or plain.startswith(SYSTEM_LOCAL_PARTS) or bool(_BOUNCES.match(local))
 
 
 def _first_mailbox(fields: Fields, header: str) -> tuple[_Mailbox | None, tuple[str, ...]]:

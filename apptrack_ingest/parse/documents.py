@@ -13,6 +13,10 @@ from apptrack_ingest.parse.names import SafeNames
 
 # As far as filetype's matchers look.
 _SNIFFED_BYTES = 8192
+# Formats that are text themselves. All others hold control characters early on, and have beginnings so short ("BM",
+# "MZ", "CWS") that a sentence can have them too.
+_TEXTUAL = frozenset({"application/pdf", "application/rtf", "application/postscript"})
+_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 # What a CV comes as, by how likely it is one where no name tells: the lower the likelier.
 _RANKS = {"pdf": 0, "docx": 0, "doc": 0, "odt": 1, "rtf": 1, "html": 2, "txt": 3}
@@ -98,8 +102,11 @@ def to_documents(attachments: Sequence[Attachment]) -> tuple[Document, ...]:
 
 def sniff(content: bytes) -> str | None:
     """The MIME type the first bytes tell, None when they tell nothing (plain text, HTML, damaged files)."""
-    found = filetype.guess(content[:_SNIFFED_BYTES])
-    return str(found.mime) if found is not None else None
+    head = content[:_SNIFFED_BYTES]
+    found = filetype.guess(head)
+    if found is None or not (found.mime in _TEXTUAL or _CONTROLS.search(head)):
+        return None
+    return str(found.mime)
 
 
 def _document(one: _Judged, names: SafeNames) -> Document:

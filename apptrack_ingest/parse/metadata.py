@@ -60,14 +60,15 @@ def read_metadata(fields: Fields) -> Metadata:
 
 
 def canonical(fields: Fields) -> tuple[tuple[str, str], ...]:
-    """The metadata as sorted (name, value) pairs without a trace of case, folding or encoding, for the digest."""
+    """The metadata as sorted (name, value) pairs without a trace of case, folding or encoding, for the digest. An empty
+    header says nothing: relays drop such headers, and the copy is the same application."""
     names = {APPLICANT_ID, CLIENT_ID} | {(PREFIX + name).lower().encode() for name in HEADERS}
     return tuple(
         sorted(
             {
                 (name.lower().decode("ascii"), " ".join(decode_header(value).value.split()))
                 for name, value in fields
-                if name.lower() in names
+                if name.lower() in names and unfold(value).strip()
             }
         )
     )

@@ -15,7 +15,7 @@ from apptrack_ingest.errors import Unreadable
 from apptrack_ingest.model import Parsed
 from apptrack_ingest.parse.candidate import find_candidate
 from apptrack_ingest.parse.digest import canonical_leaf, content_digest
-from apptrack_ingest.parse.documents import Attachment, to_documents
+from apptrack_ingest.parse.documents import Attachment, sniff, to_documents
 from apptrack_ingest.parse.headers import Fields, header_block, scan_header_block, values_of
 from apptrack_ingest.parse.metadata import canonical, read_metadata
 from apptrack_ingest.parse.text import clean_body, clean_line, decode_bytes, decode_header, unfold
@@ -227,7 +227,8 @@ def _describe(part: _Part, body: _Body) -> _Leaf:
         body.warnings.append("a part's name or charset cannot be read")
         filename, charset = None, None
     return _Leaf(
-        content_type=clean_line(view.get_content_type()).value,
+        # Parameters follow a semicolon; where it was forgotten, a blank.
+        content_type=clean_line(view.get_content_type()).value.partition(" ")[0],
         charset=charset,
         disposition=view.get_content_disposition(),
         filename=decode_header(filename.encode("utf-8", "replace")).value or None if filename else None,
@@ -284,8 +285,8 @@ def _called(leaf: _Leaf) -> str:
 
 
 def _sort_in(leaf: _Leaf, attached: bool, content: bytes, body: _Body) -> None:
-    """Put a decoded leaf where it belongs: body text, or an attachment."""
-    is_body = not attached and leaf.disposition != "attachment" and not leaf.filename
+    """Put a decoded leaf where it belongs: body text, or an attachment (a file that was sent as text is one too)."""
+    is_body = not attached and leaf.disposition != "attachment" and not leaf.filename and sniff(content) is None
     unparsed = leaf.content_type.startswith("multipart/")
     if is_body and (unparsed or leaf.content_type in ("text/plain", "text/html")):
         text = _body_text(leaf, content, body)

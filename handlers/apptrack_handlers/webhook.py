@@ -10,10 +10,10 @@ import logging
 import re
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator
@@ -23,6 +23,8 @@ from apptrack_ingest import Accepted, Application, Duplicate, Rejected, RetryLat
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer that are read; more is not needed for a remote id or a reason."""
 MAX_REASON = 500
+MIN_SECRET = 8
+"""Characters; a shorter piece of a URL or header is hardly a secret, and hiding it would spoil the reason's words."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: what a field name may be made of
 _OURS = {"host", "content-type", "content-length", "transfer-encoding", "accept-encoding"}
 _REASON_KEYS = ("reason", "message", "error", "detail", "title")
@@ -86,6 +88,7 @@ class Webhook:
         self._url = settings.url.get_secret_value()
         self._keys = [_key(secret.get_secret_value()) for secret in settings.secrets]
         self._headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
+        self._secrets = _secrets(self._url, self._headers.values())
         self._trust = _trust(settings)
         self._client: httpx.AsyncClient | None = None
         _keep_urls_out_of_logs()
@@ -119,7 +122,8 @@ class Webhook:
 
     async def _ask(self, request: httpx.Request) -> "_Answer":
         if self._client is None:
-            self._client = httpx.AsyncClient(verify=self._trust, follow_redirects=False)
+            # Without `timeout` httpx would give up after 5 seconds without a byte, whatever our own deadline is.
+            self._client = httpx.AsyncClient(verify=self._trust, follow_redirects=False, timeout=None)  # noqa: S113
         response = await self._client.send(request, stream=True)
         try:
             return _Answer(response.status_code, response.headers, await _beginning(response))
@@ -129,7 +133,9 @@ class Webhook:
     def _verdict(self, answer: "_Answer") -> Verdict:
         if 200 <= answer.status < 300:
             return Accepted(answer.remote_id())
-        said = self._redacted(f"the ATS answered {answer.status}{answer.words()}")
+        # Redacted before it is cut, so that no half of a secret stays at the end.
+        words = self._redacted(answer.words())[:MAX_REASON]
+        said = f"the ATS answered {answer.status}{words and ': ' + words}"
         if answer.status < 400:
             raise RetryLater(f"{said}: redirects are not followed, set `url` to the new address")
         if answer.status >= 500 or answer.status == 429 or answer.status in self.settings.retry_statuses:
@@ -137,11 +143,8 @@ class Webhook:
         return Duplicate(answer.remote_id()) if answer.status == 409 else Rejected(said)
 
     def _redacted(self, text: str) -> str:
-        parts = urlsplit(self._url)
-        password = parts.password or ""
-        secrets = {self._url, parts.query, parts.netloc.rpartition("@")[0], password, unquote(password)}
-        for secret in sorted(secrets | set(self._headers.values()), key=len, reverse=True):
-            text = text.replace(secret, "********") if secret else text
+        for secret in self._secrets:
+            text = text.replace(secret, "********")
         return text
 
 
@@ -159,13 +162,12 @@ class _Answer:
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
     def words(self) -> str:
-        """What to quote in a reason: a JSON object's own words, or plain text; never a page of HTML."""
+        """What to quote in a reason, of any length: a JSON object's own words, or plain text; never a page of HTML."""
         values = (self._json().get(key) for key in _REASON_KEYS)
         words = next((value for value in values if isinstance(value, str) and value), None)
         if words is None and "html" not in self.headers.get("content-type", ""):
             words = self._text
-        cleaned = " ".join("".join(char if char.isprintable() else " " for char in words or "").split())
-        return f": {cleaned[:MAX_REASON]}" if cleaned else ""
+        return " ".join("".join(char if char.isprintable() else " " for char in words or "").split())
 
     def _json(self) -> dict[str, Any]:
         try:
@@ -235,6 +237,18 @@ def _is_key(secret: str) -> bool:
 
 def _key(secret: str) -> bytes:
     return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+
+
+def _secrets(url: str, headers: Iterable[str]) -> list[str]:
+    """What must not be repeated, the longest first: the URL and the header values, and their parts, which an ATS may
+    quote alone (`no such path: /hooks/…`, `unknown key …`, `bad token …`)."""
+    parts = urlsplit(url)
+    whole = {url, parts.netloc.rpartition("@")[0], parts.password or "", parts.query, *headers}
+    pieces = {parts.path, *(value for _, value in parse_qsl(parts.query))}
+    pieces |= {step for step in parts.path.split("/") if any(char.isdigit() for char in step)}  # /candidates is a word
+    pieces |= {word for value in headers for word in value.split()}
+    found = whole | {piece for piece in pieces if len(piece) >= MIN_SECRET}
+    return sorted((found | {unquote(secret) for secret in found}) - {""}, key=len, reverse=True)
 
 
 def _trust(settings: Webhook.Settings) -> ssl.SSLContext:

@@ -1,9 +1,11 @@
 """The handlers we ship keep the promises of the contract suite, each against something real."""
 
+import asyncio
 import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from apptrack_handlers.demo import Demo
 from apptrack_handlers.folder import Folder
 from apptrack_handlers.webhook import Webhook
 
+from apptrack_ingest import Application, Verdict
+from apptrack_ingest.handoff import running
 from apptrack_ingest.testing import FakeAts, HandlerContract, Held, RecordingHandler
 
 
@@ -100,3 +104,38 @@ class TestRecordingHandler(HandlerContract):
 
     def candidates(self) -> list[Held]:
         return [Held(applicant_id) for applicant_id in {each.applicant_id for each in self.recorded.applications}]
+
+
+class Stubborn(RecordingHandler):
+    """Does not let go when it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = asyncio.Event()
+
+    async def handle(self, application: Application) -> Verdict:
+        while application.attempt == 1 and not self.released.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.released.wait()
+        return await super().handle(application)
+
+    async def close(self) -> None:
+        self.released.set()
+
+
+class ForStubborn(HandlerContract):
+    def __init__(self, handler: RecordingHandler) -> None:
+        self.recorded = handler
+
+    def candidates(self) -> list[Held]:
+        return [Held(applicant_id) for applicant_id in {each.applicant_id for each in self.recorded.applications}]
+
+
+@pytest.mark.parametrize(
+    "test", ["test_after_a_timeout_it_can_be_repeated", "test_cancelled_anywhere_it_can_be_repeated"]
+)
+def test_the_suite_catches_a_handler_that_cannot_be_cancelled(monkeypatch: pytest.MonkeyPatch, test: str) -> None:
+    monkeypatch.setattr(running, "CANCEL_GRACE", 0.2)
+    handler = Stubborn()
+    with pytest.raises(AssertionError, match="does not end"):
+        getattr(ForStubborn(handler), test)(handler)

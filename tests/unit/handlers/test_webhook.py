@@ -11,6 +11,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trustme
 from apptrack_handlers import webhook
@@ -251,6 +252,25 @@ async def test_no_secret_in_logs_reasons_or_reprs(ats: FakeAts, make: Made, capl
     assert secret not in everything
     assert KEY_1 not in everything
     assert "400: bad key ********" in everything
+
+
+@pytest.mark.parametrize("said", ["unknown key {0}", "bad token {1}", "no path /hooks/{2}", "{3} {1}", "me:{4}"])
+async def test_no_piece_of_a_secret_is_repeated(ats: FakeAts, make: Made, said: str) -> None:
+    """A rejection's reason goes to idibu: neither a part of the URL or of a header, nor a half of one at the cut."""
+    pieces = ["query-5ecret", "token-5ecret", "path-5ecret", "x" * (webhook.MAX_REASON - 6), "pass-5ecret"]
+    url = ats.url.replace("//", f"//me:{pieces[4]}@").replace("/applications", f"/hooks/{pieces[2]}?key={pieces[0]}")
+    ats.answers.append((400, {}, said.format(*pieces).encode()))
+    verdict = await make(url, headers={"Authorization": f"Bearer {pieces[1]}"}).handle(APPLICATION)
+    assert isinstance(verdict, Rejected)
+    assert "***" in verdict.reason and "5ecret" not in verdict.reason and "token-" not in verdict.reason
+
+
+async def test_nothing_but_our_own_time_out_ends_an_exchange(ats: FakeAts, make: Made) -> None:
+    """httpx has time-outs of its own, 5 seconds without a byte, unless it is told to have none."""
+    handler = make(ats.url, timeout=60)
+    await handler.handle(APPLICATION)
+    assert handler._client is not None
+    assert handler._client.timeout == httpx.Timeout(None)
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------------

@@ -120,7 +120,10 @@ async def test_remote_ids_are_made_text(given: Any, kept: str | None) -> None:
     assert await outcome_of(Accepted(given)) == Done(Accepted(kept))
 
 
-@pytest.mark.parametrize("given", ["x" * 256, True, 1.5, b"id", object(), pytest.param(10**5000, id="huge")])
+@pytest.mark.parametrize(
+    "given",
+    ["x" * 256, True, 1.5, b"id", object(), pytest.param(10**5000, id="huge"), "a\0b", "a\nb", "\ud800", "caf\ufffd-1"],
+)
 async def test_a_remote_id_that_is_none_is_dropped_with_a_note(given: Any) -> None:
     outcome = await outcome_of(Duplicate(given))
     assert isinstance(outcome, Done)

@@ -113,3 +113,12 @@ def test_no_answer_breaks_the_reader(inner: str) -> None:
     except XmlError as error:
         assert inner.strip() not in ("", "x")
         assert "\n" not in str(error)
+
+
+def test_nested_words_are_read_once_in_linear_time() -> None:
+    """They stood in the message once for each level, which took half a minute for a hostile megabyte."""
+    inner = "".join(f"<error>e{number}</error>" for number in range(1000))
+    body = "<idibu>" + "<error>" * 200 + inner + "</error>" * 200 + "<log><error>last</error></log></idibu>"
+    message = answers.read(body.encode()).message
+    assert message.endswith("e998e999; last")
+    assert message.count("e500") == 1

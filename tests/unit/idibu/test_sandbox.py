@@ -66,6 +66,12 @@ async def test_answers_as_documented(http: httpx.AsyncClient) -> None:
         (1, "<applicant/>", HASH, "No status"),
         (1, "<applicant><status>failed</status></applicant>", HASH, "Unknown status"),
         (1, SUCCESS.replace("</a", "<date-processed>today</date-processed></a"), HASH, "Invalid date-processed"),
+        (
+            1,
+            SUCCESS.replace("</a", "<date-processed>2016-6-3 1:2:3</date-processed></a"),
+            HASH,
+            "Invalid date-processed",
+        ),
     ],
 )
 async def test_refuses(
@@ -299,3 +305,8 @@ async def test_a_port_in_use_is_said_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError):
         async with running(port=taken.getsockname()[1]):
             pass
+
+
+async def test_only_the_documented_content_type_is_taken(sandbox: Sandbox, http: httpx.AsyncClient) -> None:
+    answer = await http.post(f"{PATH}/1", params={"hash": HASH}, files={"data": (None, SUCCESS)})
+    assert "No data" in answer.text and sandbox.applicants() == []

@@ -48,6 +48,7 @@ def test_from(sender, name, email):
         b"NoReply+17@board.example",
         b"do_not_reply@board.example",
         b"MAILER-DAEMON@mx.example",
+        b"bounces+4711@mx.example",
         b"postmaster@mx.example",
         b"apply-312756448-1000846@at.idibu.com",
         b"Name.xxxxxxxxxxx@idibu.aptrack.co.uk",
@@ -77,7 +78,9 @@ def test_two_system_addresses_are_no_candidate_and_a_warning():
     assert candidate == Candidate() and "no address of the candidate" in warnings[-1]
 
 
-@pytest.mark.parametrize("address", ["noreen@example.org", "post.master@idibu.com.example.org", "jane@notidibu.com"])
+@pytest.mark.parametrize(
+    "address", ["noreen@example.org", "post.master@idibu.com.example.org", "jane@notidibu.com", "bouncer99@x.org"]
+)
 def test_persons_with_unlucky_addresses(address):
     assert is_system_address(address) is (address.startswith("post"))
 

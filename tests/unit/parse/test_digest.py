@@ -56,3 +56,9 @@ def test_fields_do_not_run_together():
 def test_binary_leaves_are_taken_as_they_are():
     assert canonical_leaf("application/pdf", b"a\r\n\n") == b"a\r\n\n"
     assert canonical_leaf("text/plain", b"a\r\nb\r\n\r\n") == b"a\nb"
+
+
+def test_a_header_that_says_nothing_is_not_content(sample):
+    raw = sample("forward-to")
+    for empty in (b"X-iTrackID-Office:\r\n", b"X-Itrackid-Team: \r\n \r\n"):
+        assert parse(empty + raw).content_digest == parse(raw).content_digest

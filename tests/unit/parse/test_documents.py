@@ -37,6 +37,9 @@ def docx() -> bytes:
         (rb"{\rtf1 a}", "application/rtf"),
         (docx(), "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
         (b"plain words", None),
+        (b"BMW sales executive since 2015", None),
+        (b"MZ Consulting, CWS, BZh", None),
+        (b"BM" + bytes(52), "image/bmp"),
         (b"", None),
     ],
 )
@@ -138,3 +141,8 @@ def test_size_and_hash_are_of_the_content():
     (document,) = to_documents([attachment("cv.pdf", b"abc")])
     assert document.size == 3
     assert document.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_text_that_begins_like_a_picture_is_still_the_cv():
+    (document,) = to_documents([attachment("Jane Doe.txt", b"BMW sales executive", "text/plain")])
+    assert (document.role, document.sniffed_type) == (Role.CV, None)

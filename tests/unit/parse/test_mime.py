@@ -275,3 +275,15 @@ def test_any_mail_is_read_into_clean_values(lines):
     text.encode("utf-8")
     assert "\\u0000" not in text
     assert len({one.name.casefold() for one in parsed.documents}) == len(parsed.documents)
+
+
+@pytest.mark.parametrize("claimed", ["X-Nothing: of its type", "Content-Type: application", "Content-Type: text/plain"])
+def test_a_file_sent_as_text_is_a_document(claimed):
+    parsed = parse(mixed("\nhello", part(claimed)))
+    assert parsed.text == "hello"
+    assert [(one.content, one.role) for one in parsed.documents] == [(base64.b64decode(PDF), Role.CV)]
+
+
+def test_a_type_with_a_forgotten_semicolon_is_understood():
+    parsed = parse(mixed("Content-Type: text/html charset=utf-8\n\n<p>hello</p>"))
+    assert (parsed.html, parsed.documents) == ("<p>hello</p>", ())
