@@ -294,6 +294,15 @@ _FOREIGN: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logg
 # --- output ----------------------------------------------------------------------------------------------------------
 
 
+_FIRST = ("timestamp", "level", "role", "event")
+
+
+def _ordered(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """When, how bad, who and what stand first in every line, so that a person can read down the left edge."""
+    first = {key: event[key] for key in _FIRST if key in event}
+    return {**first, **{key: value for key, value in event.items() if key not in _FIRST}}
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours, so that a second `configure` can tell it from others'."""
 
@@ -306,7 +315,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
             return {"role": role, **event}
 
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        chain = [self.remove_processors_meta, stamp, with_role, renderer]
+        chain = [self.remove_processors_meta, stamp, with_role, _ordered, renderer]
         super().__init__(processors=chain, foreign_pre_chain=_FOREIGN)
 
     def format(self, record: logging.LogRecord) -> str:
