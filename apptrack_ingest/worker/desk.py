@@ -88,6 +88,8 @@ class Tools:
     desks: Mapping[str, Desk]
     report_schedule: Schedule
     jitter: Callable[[], float] = field(default=random.random)
+    confirmed: dict[tuple[str, str | None], float] = field(default_factory=dict)
+    """When idibu last confirmed a report of an account with a hash (its fingerprint)."""
 
     @property
     def reporting_accounts(self) -> tuple[str, ...]:

@@ -56,11 +56,24 @@ class ReportJob:
                 return ReportSettlement(ReportState.CONFIRMED, "confirmed")
             case Refused():
                 return self._refused(result)
+            case Unauthorized() if self._hash_is_good():
+                return self._refused(Refused("unauthorized", result.detail))
             case Unauthorized():
                 # The pause keeps it from being claimed; it is no failure of this report, so it is not counted.
                 return ReportSettlement(ReportState.DUE, "unauthorized", result.detail, counts=False)
             case NotReached():
                 return self._later(result.code, result.detail, wished=result.after)
+
+    def _hash_is_good(self) -> bool:
+        """Whether idibu took another report with this very hash a moment ago: then it is this applicant that idibu (or a
+        firewall before it) does not let us touch, and the account's other reports must not wait for that."""
+        confirmed = self.tools.confirmed.get(self._hash)
+        return confirmed is not None and self.tools.clock.now() - confirmed < self.tools.options.pause
+
+    @property
+    def _hash(self) -> tuple[str, str | None]:
+        desk = self.tools.desks.get(self.claim.account)
+        return self.claim.account, desk.hash_fingerprint if desk else None
 
     def _refused(self, result: Refused) -> ReportSettlement:
         now = self.tools.clock.now()
@@ -100,10 +113,13 @@ class ReportJob:
     async def _follow_up(self, result: Result) -> None:
         """A wrong hash pauses the account's reporting; a right one ends the pause."""
         now, account = self.tools.clock.now(), self.claim.account
+        if isinstance(result, Confirmed):
+            self.tools.confirmed[self._hash] = now
         try:
             if isinstance(result, Unauthorized):
-                desk = self.tools.desks.get(account)
-                fingerprint = (desk.hash_fingerprint if desk else None) or ""
+                if self._hash_is_good():
+                    return
+                fingerprint = self._hash[1] or ""
                 until = now + self.tools.options.pause
                 await self.tools.spool.pause(Pause(account, "unauthorized", now, until, fingerprint))
                 log.error("reporting paused: idibu does not accept the hash", account=account)

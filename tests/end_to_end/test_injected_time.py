@@ -119,6 +119,26 @@ async def test_a_wrong_hash_pauses_the_account_and_a_changed_one_ends_the_pause(
     assert {row.report for row in await world.rows(account="acme")} == {ReportState.CONFIRMED}
 
 
+async def test_one_forbidden_applicant_does_not_pause_the_account(world):
+    await world.receive("acme")
+    await world.work()
+    odd = 1000
+    world.sandbox.misbehave(Step(fault=Fault.HTML, status=403, times=None, applicant=odd))
+    message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.time, True, "loopback", an_email(odd))
+    await world.spool.put(message, [Arrival("acme", odd)])
+    for _ in range(4):
+        await world.receive("acme")
+    await world.work()
+    assert await world.spool.pauses() == []
+    assert len(world.sandbox.applicants("acme")) == 5
+    for _ in range(25 * 12):
+        await world.receive("acme")
+        await world.pass_time(300, step=300)
+    states = {row.applicant_id: row.report for row in await world.rows()}
+    assert states.pop(odd) is ReportState.REFUSED
+    assert set(states.values()) == {ReportState.CONFIRMED}
+
+
 async def test_only_the_newest_outcome_is_reported(world):
     world.handlers["acme"] = RecordingHandler(Rejected("no such vacancy"), Accepted("R-2"))
     await world.worker.configure(world.desks(), world.tools.report_schedule)
