@@ -99,12 +99,25 @@ def _must_have_an_account(order: Order, story: Story) -> None:
 
 @click.command(short_help="Drop applications for good, with a reason.")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the history and told to idibu.")
+@click.option("--report", "report_only", is_flag=True, help="Only give up the refused or failed report to idibu.")
 @for_each_id
-def discard(ids: tuple[int, ...], config: Path | None, reason: str, as_json: bool) -> None:
-    """Drop held, rejected and failed applications for good; idibu is told the reason."""
+def discard(ids: tuple[int, ...], config: Path | None, reason: str, report_only: bool, as_json: bool) -> None:
+    """Drop held, rejected and failed applications for good; idibu is told the reason.
+
+    With --report only a refused or failed report is given up, where idibu has deleted the applicant, say.
+    """
     if not reason.strip():
         raise click.UsageError("--reason must say why")
-    carry_out(config, ids, as_json, reason, _discard)
+    carry_out(config, ids, as_json, reason, _discard_report if report_only else _discard)
+
+
+async def _discard_report(order: Order, application_id: int) -> str:
+    story = await order.spool.story(application_id)
+    newest = _newest_report(story)
+    if newest is None:
+        raise NotAllowed("its newest report is neither refused nor failed; there is no report to give up")
+    await order.spool.drop_report(newest.report_id, actor=actor(), note=order.note, now=time.time())
+    return "its report is given up, idibu is not told"
 
 
 async def _discard(order: Order, application_id: int) -> str:

@@ -131,7 +131,10 @@ def _next_report(story: Story, found: Settings, pauses: list[Pause], now: float)
     newest, account = story.reports[-1], story.summary.account or ""
     number = newest.report_id
     if newest.state in (ReportState.REFUSED, ReportState.FAILED):
-        return f"report {number} is {newest.state}: " + "`retry {id} --report` sends it again"
+        return (
+            f"report {number} is {newest.state}: "
+            + "`retry {id} --report` sends it again, `discard {id} --report` gives it up"
+        )
     if newest.state is not ReportState.DUE:
         return ""
     if (obstacle := _obstacle(account, found, pauses)) is not None:

@@ -339,6 +339,10 @@ class Spool(Protocol):
     async def retry_report(self, report_id: int, *, actor: str, note: str, now: float) -> None:
         """Makes a refused or failed report due again, if it is still the newest of its applicant. NotAllowed, NotFound."""
 
+    async def drop_report(self, report_id: int, *, actor: str, note: str, now: float) -> None:
+        """A person decides that idibu need not be told (it has deleted the applicant, say): a refused or failed report
+        ends as superseded. NotAllowed, NotFound."""
+
     async def update_facts(self, application_id: int, facts: Facts, applicant_id: int | None) -> None:
         """Replaces what was derived from the mail (reparse)."""
 

@@ -607,6 +607,21 @@ async def test_no_other_report_can_be_sent_again(spool: Spool, state: ReportStat
         await spool.retry_report(4711, actor="jo", note="", now=T)
 
 
+@pytest.mark.parametrize("state", [ReportState.REFUSED, ReportState.FAILED])
+async def test_a_person_can_give_a_refused_or_failed_report_up(spool: Spool, state: ReportState) -> None:
+    report_id = await report_in(spool, state)
+    await spool.drop_report(report_id, actor="jo", note="deleted at idibu", now=T + 9)
+    (summary,) = await spool.find(Filter())
+    assert summary.report is ReportState.SUPERSEDED
+    assert await claim_reports(spool, now=T + 9) == []
+    (action,) = (await spool.story(summary.application_id)).actions
+    assert (action.at, action.actor, action.note) == (T + 9, "jo", "deleted at idibu")
+    with pytest.raises(NotAllowed, match="superseded"):
+        await spool.drop_report(report_id, actor="jo", note="", now=T + 9)
+    with pytest.raises(NotFound):
+        await spool.drop_report(4711, actor="jo", note="", now=T)
+
+
 # --- when something is due ----------------------------------------------------------------------------------------
 
 

@@ -238,6 +238,13 @@ class SqliteSpool:
         await self._writer.do(retry)
         self._hints.send()
 
+    async def drop_report(self, report_id: int, *, actor: str, note: str, now: float) -> None:
+        def drop(connection: sqlite3.Connection) -> None:
+            application_id = reports.drop(connection, report_id, now=now)
+            people.record(connection, application_id, now, actor, f"discard report {report_id}", note)
+
+        await self._writer.do(drop)
+
     async def update_facts(self, application_id: int, facts: Facts, applicant_id: int | None) -> None:
         await self._writer.do(lambda c: hand_off.keep_facts(c, application_id, facts, applicant_id))
 

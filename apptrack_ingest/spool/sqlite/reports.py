@@ -164,16 +164,31 @@ def reap(connection: sqlite3.Connection, *, now: float) -> None:
 
 def retry(connection: sqlite3.Connection, report_id: int, *, now: float) -> int:
     """Makes a refused or failed report due again; returns its application's id."""
-    row = connection.execute("SELECT * FROM reports WHERE id = ?", (report_id,)).fetchone()
-    if row is None:
-        raise NotFound(f"there is no report {report_id}")
-    if row["state"] not in (ReportState.REFUSED, ReportState.FAILED):
-        raise NotAllowed(f"report {report_id} is {row['state']}; only a refused or failed one can be tried again")
+    application_id = _ended_badly(connection, report_id)
     connection.execute(
         "UPDATE reports SET state = 'due', due_at = ?, settled_at = NULL, refused_since = NULL, series_from = NULL,"
         " series_base = attempts WHERE id = ?",
         (now, report_id),
     )
+    return application_id
+
+
+def drop(connection: sqlite3.Connection, report_id: int, *, now: float) -> int:
+    """Ends a refused or failed report for good; returns its application's id."""
+    application_id = _ended_badly(connection, report_id)
+    connection.execute(
+        "UPDATE reports SET state = 'superseded', code = 'by-operator', settled_at = ? WHERE id = ?", (now, report_id)
+    )
+    return application_id
+
+
+def _ended_badly(connection: sqlite3.Connection, report_id: int) -> int:
+    """The application's id of a report that is refused or failed."""
+    row = connection.execute("SELECT application_id, state FROM reports WHERE id = ?", (report_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no report {report_id}")
+    if row["state"] not in (ReportState.REFUSED, ReportState.FAILED):
+        raise NotAllowed(f"report {report_id} is {row['state']}; a person decides only about refused and failed ones")
     return int(row["application_id"])
 
 

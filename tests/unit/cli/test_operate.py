@@ -65,6 +65,16 @@ def test_retry_report_leaves_a_rejected_one_rejected(house: House) -> None:
     assert (story.summary.state, story.reports[-1].state) == (State.REJECTED, ReportState.DUE)
 
 
+def test_discard_report_gives_up_the_report_and_nothing_else(house: House) -> None:
+    application_id = house.delivered(report=ReportState.REFUSED)
+    told = house.run("discard", application_id, "--report", "--reason", "deleted at idibu").stdout
+    assert "its report is given up" in told
+    story = house.story(application_id)
+    assert (story.summary.state, story.reports[-1].state) == (State.DELIVERED, ReportState.SUPERSEDED)
+    assert story.actions[-1].note == "deleted at idibu"
+    house.run("discard", application_id, "--report", "--reason", "again", code=4)
+
+
 def test_retry_again_and_report_exclude_each_other(house: House) -> None:
     house.run("retry", 1, "--report", "--again", code=2)
 
