@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -80,9 +82,9 @@ def _hash_and_account(text: str) -> tuple[str, str]:
     return value, account or "default"
 
 
-async def _until_terminated(work: object) -> None:
+async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
     """Runs until done, SIGTERM or SIGINT."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    task = asyncio.create_task(work)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
