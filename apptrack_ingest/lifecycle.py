@@ -81,9 +81,11 @@ def reason_to_hold(
     *, trusted: bool, vouched: bool, applicant_id: int | None, id_problem: HeldReason | None, account: str | None
 ) -> HeldReason | None:
     """Why a person must look before the hand-off, or None. Trust comes first: nothing else of an untrusted mail is
-    believed (invariant 8). `vouched` is a person's route or release of this very application."""
+    believed (invariant 8). `vouched` is a person's route or release of this very application. Untrusted mail that has
+    no id and belongs to no account (mail for postmaster, most likely) has no id to distrust."""
     if not (trusted or vouched):
-        return HeldReason.UNTRUSTED
+        nothing_claimed = account is None and applicant_id is None and id_problem is HeldReason.NO_APPLICANT_ID
+        return HeldReason.NO_APPLICANT_ID if nothing_claimed else HeldReason.UNTRUSTED
     if applicant_id is None:
         return id_problem or HeldReason.NO_APPLICANT_ID
     return HeldReason.UNROUTED if account is None else None

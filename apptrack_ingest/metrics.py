@@ -84,6 +84,14 @@ _messages = _counter("apptrack_messages_received_total", "Mails spooled and answ
 _applications = _counter("apptrack_applications_received_total", "Applications those mails yielded.", "account")
 _replies = _counter("apptrack_smtp_replies_total", "SMTP replies by their basic code.", "code")
 _sessions = _gauge("apptrack_smtp_sessions", "SMTP connections open now.", mode="livesum")
+_limited = _counter("apptrack_smtp_limited_total", "Times a limit of the intake was met.", "limit")
+_in_flight = _gauge("apptrack_smtp_bytes_in_flight", "Bytes of mails being received now.", mode="livesum")
+_verdicts = _counter(
+    "apptrack_trust_verdicts_total", "Verdicts on senders by the rule that decided.", "account", "rule"
+)
+_expiry = _gauge(
+    "apptrack_tls_certificate_expiry_timestamp_seconds", "When the certificate in use ends; 0: no TLS.", mode="livesum"
+)
 _accept = _histogram("apptrack_accept_seconds", "From the end of DATA to its 250.", buckets=_QUICK)
 _last_received = _gauge(
     "apptrack_last_received_timestamp_seconds", "When the newest application came in.", "account", mode="max"
@@ -115,6 +123,9 @@ _PAUSED = _derived("apptrack_reporting_paused", "1 while idibu does not accept t
 _NO_HASH = _derived("apptrack_reporting_without_hash", "1 while the account has no hash to report with.", "account")
 _SIZE = _derived("apptrack_spool_size_bytes", "What the spool takes on disk.")
 _FREE = _derived("apptrack_spool_free_bytes", "Free space where the spool is.")
+_FREE_INODES = _derived(
+    "apptrack_spool_free_inodes", "Free inodes where the spool is; none where they are not counted."
+)
 
 # --- recording -------------------------------------------------------------------------------------------------------
 
@@ -140,6 +151,26 @@ def session_opened() -> None:
 def session_closed() -> None:
     """A peer's connection ended."""
     _sessions.dec()
+
+
+def limited(limit: str) -> None:
+    """A limit of the intake was met; `limit` is one of the fixed words of `receive.rates.Limit`."""
+    _limited.labels(limit).inc()
+
+
+def bytes_in_flight(count: int) -> None:
+    """So many bytes of mails are being received now."""
+    _in_flight.set(count)
+
+
+def judged(account: str, rule: str) -> None:
+    """A sender was judged for an account ("": none) by one of the fixed words of `trust.Rule`."""
+    _verdicts.labels(account, rule).inc()
+
+
+def certificate_ends(at: float) -> None:
+    """The TLS certificate in use ends `at` (epoch seconds)."""
+    _expiry.set(at)
 
 
 def accepted(seconds: float) -> None:
@@ -311,6 +342,8 @@ def _free_space(data_dir: Path | None) -> Iterator[Metric]:
     except OSError:
         return
     yield _family(_FREE, {(): found.f_bavail * found.f_frsize})
+    if found.f_files:  # btrfs counts none
+        yield _family(_FREE_INODES, {(): found.f_favail})
 
 
 def _of_backlog(backlog: Backlog, now: float, configured: Iterable[str]) -> Iterator[Metric]:

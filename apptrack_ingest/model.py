@@ -76,23 +76,25 @@ class Envelope:
 class Arrival:
     """One application to be of a message being received: the account (None: unrouted) and the id to order it by.
 
-    `applicant_id` is set only when the header block holds exactly one well-formed id and the peer is trusted.
+    `trusted` says whether the account's rules let the mail's X-iTrackID be believed, `trust_note` which rule matched, or
+    what was tried. `applicant_id` is set only when the header block holds exactly one well-formed id and it is trusted.
     """
 
     account: str | None
     applicant_id: int | None
+    trusted: bool
+    trust_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One DATA as received. `raw` are the exact bytes with our own Received header on top; `trusted` says whether its
-    X-iTrackID may be believed and `trust_note` why or why not; `warnings` are what the receive stage noticed."""
+    """One DATA as received. `raw` are the exact bytes with our own Received header on top; `evidence` is what was found
+    out about its sender, a line each (DKIM, SPF, names); `warnings` are what the receive stage noticed."""
 
     envelope: Envelope
     received_at: float
-    trusted: bool
-    trust_note: str
     raw: bytes = field(repr=False)
+    evidence: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -100,18 +102,28 @@ class Message:
 
 
 class Role(StrEnum):
-    """What a document most likely is."""
+    """What a document most likely is. The last three are what mail programs put in, and hardly ever a person's document."""
 
     CV = "cv"
     COVER_LETTER = "cover-letter"
     OTHER = "other"
+    INLINE_IMAGE = "inline-image"
+    SIGNATURE = "signature"
+    CALENDAR = "calendar"
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """One attachment. `name` is safe as a file name on any system and unique within the application; `original_name` is
     what the mail said (None: nothing); types are MIME types (`sniffed_type` None: not recognised); `size` is in bytes,
-    `sha256` lower-case hex of `content`; `why` says in words how `role` was found."""
+    `sha256` lower-case hex of `content`; `why` says in words how `role` was found.
+
+    `disposition` is what the mail asks for (inline, attachment; None: nothing). `inside` names the document that this one
+    was found in: an attached mail, a winmail.dat, a signed container, or `text` for a file written into the mail's text;
+    None for a part of the mail itself. `flags` are words for a handler that filters: executable, archive, encrypted
+    (its content cannot be read without a key), mismatch (its first bytes are not of the type it claims), recovered (only a
+    repair of the mail's broken structure found it).
+    """
 
     name: str
     original_name: str | None
@@ -122,6 +134,9 @@ class Document:
     role: Role
     why: str
     content: bytes = field(repr=False)
+    disposition: str | None = None
+    inside: str | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +257,8 @@ class Parsed:
 
     `applicant_id` is None when the header is missing or not believable as a number; `id_problem` then tells which.
     `content_digest` is the versioned digest of metadata, subject and leaf bytes, equal for two copies of one application.
+    `unwrapped` says that all of this, the id included, was read from a mail attached to the one received, which has no
+    X-iTrackID itself: whoever sent the outer mail vouches for the inner one, and nobody else.
     """
 
     applicant_id: int | None
@@ -259,6 +276,7 @@ class Parsed:
     documents: tuple[Document, ...] = ()
     warnings: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    unwrapped: bool = False
 
 
 # --- reporting ----------------------------------------------------------------------------------------------------

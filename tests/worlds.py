@@ -80,8 +80,8 @@ class World:
     async def receive(self, account: str) -> int:
         number = next(self.numbers)
         raw = an_email(number)
-        message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), self.clock.time, True, "loopback", raw)
-        await self.spool.put(message, [Arrival(account, number)])
+        message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), self.clock.time, raw)
+        await self.spool.put(message, [Arrival(account, number, True)])
         return number
 
     async def work(self) -> None:

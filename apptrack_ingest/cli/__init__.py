@@ -2,7 +2,19 @@
 
 import click
 
-from apptrack_ingest.cli import config, demonstrating, listing, mails, operate, sending, serving, show, trying
+from apptrack_ingest.cli import (
+    config,
+    demonstrating,
+    explaining,
+    listing,
+    mails,
+    making,
+    operate,
+    sending,
+    serving,
+    show,
+    trying,
+)
 from apptrack_ingest.cli.common import version
 
 
@@ -27,5 +39,7 @@ for command in (
     *operate.COMMANDS,
     *mails.COMMANDS,
     *trying.COMMANDS,
+    *explaining.COMMANDS,
+    *making.COMMANDS,
 ):
     main.add_command(command)

@@ -13,19 +13,19 @@ import click
 from apptrack_ingest import logs
 from apptrack_ingest.cli.common import config_option, err, errors_as_exit_codes, out, run
 from apptrack_ingest.idibu import sandbox as idibu_sandbox
-from apptrack_ingest.service import build, lock
+from apptrack_ingest.service import activated, build, lock
 from apptrack_ingest.service.link import ChildLink
 from apptrack_ingest.service.roles import run_intake, run_worker
 from apptrack_ingest.service.supervisor import ROLES, Supervisor
-from apptrack_ingest.settings import Settings
 
 
 @click.command()
 @config_option
 @click.option("--only", type=click.Choice(sorted(ROLES)), help="Run this role alone, without a supervisor.")
 @click.option("--supervised-by", type=int, hidden=True, help="The descriptor on which the supervisor listens.")
+@click.option("--sockets", default="", hidden=True, help="The sockets from systemd that the supervisor passes on.")
 @errors_as_exit_codes
-def serve(config: Path | None, only: str | None, supervised_by: int | None) -> None:
+def serve(config: Path | None, only: str | None, supervised_by: int | None, sockets: str) -> None:
     """Receive mail, hand candidates to the ATS, report to idibu; until SIGTERM or Ctrl-C.
 
     Starts and supervises one intake and one worker process. SIGHUP takes up added and changed accounts.
@@ -36,19 +36,19 @@ def serve(config: Path | None, only: str | None, supervised_by: int | None) -> N
     found = build.checked(config)
     logs.configure(found.log, only or "serve")
     logs.log_uncaught()
+    handed = activated.from_words(sockets) if sockets else activated.from_systemd()
     if only is None:
-        run(Supervisor(config, found).run())
+        run(Supervisor(config, found, handed).run())
         return
     own = supervised_by is None
     held = lock.take(found.data_dir, only) if own else None
-    run(_role(only, config, found, ChildLink(supervised_by), own_web=own))
+    link = ChildLink(supervised_by)
+    if only == "intake":
+        run(run_intake(config, found, link, own_web=own, sockets=handed))
+    else:
+        run(run_worker(config, found, link, own_web=own))
     if held is not None:
         os.close(held)
-
-
-async def _role(only: str, config: Path | None, found: Settings, link: ChildLink, *, own_web: bool) -> None:
-    role = run_intake if only == "intake" else run_worker
-    await role(config, found, link, own_web=own_web)
 
 
 @click.command()

@@ -81,6 +81,7 @@ def _facts(story: Story) -> list[tuple[str, object]]:
         ("envelope to", ", ".join(story.recipients) or erased),
         ("peer", f"{story.peer} ({story.helo})" if story.helo else story.peer),
         ("trusted", f"{'yes' if story.trusted else 'no'}: {story.trust_note}"),
+        *(("found out", line) for line in story.evidence),
         ("message", f"{summary.message_id}, {story.size} bytes, {erased or 'kept'}"),
         ("sha256", story.sha256),
         ("content digest", facts.content_digest),

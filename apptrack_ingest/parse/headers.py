@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from apptrack_ingest.model import HeldReason
-from apptrack_ingest.parse.text import unfold
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -15,8 +15,17 @@ CLIENT_ID = b"x-itrackid-clientid"
 # SQLite's and PostgreSQL's largest integer; idibu's ids are far below.
 LARGEST_ID = 2**63 - 1
 _DIGITS = re.compile(rb"[0-9]{1,19}")
-# RFC 5322, section 3.6.8: printable ASCII without the colon; section 4.5: white space before the colon, obsolete but seen.
-_FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:")
+_EMPTY_LINES = (b"\n", b"\r\n", b"\r\r\n")
+_BLANK = b" \t\r\n"
+# A field begins a line: patterns begin with the LF before it, which a regular expression finds fast, and the block is
+# searched with one in front. Name: RFC 5322, section 3.6.8, printable ASCII without the colon; section 4.5: white space
+# before the colon, obsolete but seen. Value: to the end of the line, and lines that begin with white space (folds).
+_VALUE = rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
+_FIELD = re.compile(rb"\n([!-9;-~]++)" + _VALUE)
+# Names in lower case, as the block is when they are looked for: ignoring case costs a regular expression ten times as much.
+_APPLICANT_IDS = re.compile(b"\n" + APPLICANT_ID + _VALUE)
+_CLIENT_IDS = re.compile(b"\n" + CLIENT_ID + _VALUE)
+_RECEIVED_SPACED = re.compile(rb"\nreceived[ \t]++:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +45,12 @@ class Peek:
 def header_block(raw: bytes, limit: int) -> bytes | None:
     """The bytes before the first empty line, with the last header's line end; None if they are more than `limit`.
 
-    A mail without an empty line is all header block.
+    A mail without an empty line is all header block. A line of CRs alone is empty too where there are at most two:
+    nullmailer and dma make CR CR LF of every CRLF, and without this no header of such a mail would be found.
     """
-    if raw.startswith((b"\n", b"\r\n")):
+    if raw.startswith(_EMPTY_LINES):
         return b""
-    ends = (raw.find(b"\n\n", 0, limit + 1), raw.find(b"\n\r\n", 0, limit + 2))
+    ends = (raw.find(b"\n" + empty, 0, limit + len(empty)) for empty in _EMPTY_LINES)
     found = [end + 1 for end in ends if end >= 0]
     if found:
         return raw[: min(found)]
@@ -52,34 +62,38 @@ def scan_header_block(block: bytes) -> list[tuple[bytes, bytes]]:
 
     Only LF ends a line: a bare CR stays in the value, so that no header can hide in another one.
     """
-    fields: list[tuple[bytes, list[bytes]]] = []
-    for line in block.split(b"\n"):
-        if line[:1] in (b" ", b"\t"):
-            if fields:
-                fields[-1][1].append(line)
-            continue
-        field = _FIELD.match(line)
-        fields.append(
-            (field[1], [line[field.end() :]]) if field else (b"", [])
-        )  # so that no fold joins another's value
-    return [(name, b"\n".join(lines).rstrip(b"\r")) for name, lines in fields if name]
+    return [(name, value.rstrip(b"\r")) for name, value in _FIELD.findall(_lines(block))]
 
 
 def peek(block: bytes) -> Peek:
-    """Read a header block as far as routing and policy need it; never raises."""
-    wanted: dict[bytes, list[bytes]] = {APPLICANT_ID: [], CLIENT_ID: [], b"received": []}
-    for name, value in scan_header_block(block):
-        values = wanted.get(name.lower())
-        if values is not None:
-            values.append(value)
-    applicant_id, problem = read_applicant_id(wanted[APPLICANT_ID])
-    client_ids = {read_integer(value) for value in wanted[CLIENT_ID]}
+    """Read a header block as far as routing and policy need it; never raises.
+
+    It runs on the loop of the intake and looks for the three names alone: 128 KB take at most a few milliseconds,
+    whatever they hold (`scan_header_block` took 200).
+    """
+    lines = _lines(block.lower())
+    first_two = [match[1] for match in islice(_APPLICANT_IDS.finditer(lines), 2)]
+    applicant_id, problem = read_applicant_id(first_two)
     return Peek(
         applicant_id=applicant_id,
         id_problem=problem,
-        client_id=client_ids.pop() if len(client_ids) == 1 else None,
-        received_count=len(wanted[b"received"]),
+        client_id=_only_integer(_CLIENT_IDS.findall(lines)),
+        received_count=lines.count(b"\nreceived:") + len(_RECEIVED_SPACED.findall(lines)),
     )
+
+
+def _lines(block: bytes) -> bytes:
+    """The block with a LF in front, and no byte order mark at a line's beginning: it stands before a mail's first header
+    where a program took the mail for a text file, and our own Received header stands before that."""
+    return (b"\n" + block).replace(b"\n\xef\xbb\xbf", b"\n")
+
+
+def _only_integer(values: Iterable[bytes]) -> int | None:
+    """The number that all values say alike; None when there is none, or one of them says anything else."""
+    spellings = {value.strip(_BLANK) for value in values}
+    # One number has at most nineteen spellings, by its leading zeros: what has more need not be read one by one.
+    numbers = {read_integer(spelling) for spelling in islice(spellings, 20)}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def values_of(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
@@ -97,7 +111,8 @@ def read_applicant_id(values: Sequence[bytes]) -> tuple[int | None, HeldReason |
 
 def read_integer(value: bytes) -> int | None:
     """An unsigned integer of ASCII digits (white space around it allowed) up to 2^63-1, else None."""
-    digits = unfold(value)
+    # Digits on one of a value's lines and nothing on the others: the same as unfolding it, which costs 64,000 folds more.
+    digits = value.strip(_BLANK)
     if not _DIGITS.fullmatch(digits):
         return None
     number = int(digits)

@@ -2,14 +2,27 @@
 
 import asyncio
 import socket
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from apptrack_ingest.receive import policy
+from apptrack_ingest.receive.admission import Admission
+from apptrack_ingest.receive.budget import Budget
+from apptrack_ingest.receive.deciding import Delivery
+from apptrack_ingest.receive.entry import Entry
+from apptrack_ingest.receive.host import Connected
 from apptrack_ingest.receive.policy import Reply
-from apptrack_ingest.receive.reception import Delivery, Reception
-from apptrack_ingest.receive.session import Session
+from apptrack_ingest.receive.rates import Limit
+from apptrack_ingest.receive.reception import Reception
+from apptrack_ingest.receive.tls import Tls
+from apptrack_ingest.receive.users import Users
+
+__all__ = ["Entry", "Listener", "listening_sockets"]
+
+
+BYTES_IN_FLIGHT = 256_000_000
+"""Bytes of all mails under way where nothing else is said."""
 
 
 def listening_sockets(host: str, port: int) -> list[socket.socket]:
@@ -43,32 +56,46 @@ def _bound(family: int, address: Any) -> socket.socket:
 
 
 class Listener:
-    """The listening sockets of a process and the sessions on them.
+    """The listening sockets of a process and the connections on them.
 
-    `tls_context` makes the context for STARTTLS, asked anew for each connection so that certificates can change; None
-    offers no TLS.
+    `tls` is the certificate for all addresses that bring none of their own; `users` may AUTH, under TLS; `budget` holds
+    the bytes of all mails under way.
     """
 
-    def __init__(self, reception: Reception, *, tls_context: Callable[[], ssl.SSLContext] | None = None) -> None:
+    def __init__(
+        self,
+        reception: Reception,
+        *,
+        tls: Tls | None = None,
+        users: Users | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         self.reception = reception
-        self._tls_context = tls_context
-        self._sessions: set[Session] = set()
+        self.users = users if users is not None else Users({})
+        self.budget = budget or Budget(BYTES_IN_FLIGHT)
         self.draining = False
+        self._tls = tls
+        self._admitted: dict[Connected, str] = {}
+        self._open: set[Connected] = set()
         own = [reply.filled(hostname=reception.hostname) for reply in (policy.GREETING, policy.HELLO)]
         self.replies: Mapping[str, Reply] = {reply.render(): reply for reply in (*policy.REPLIES.values(), *own)}
         self._servers: list[asyncio.Server] = []
         self._deliveries: set[asyncio.Task[Reply]] = set()
         self._quiet = asyncio.Event()
 
-    async def start(self, host: str, port: int) -> None:
+    async def start(self, host: str, port: int, entry: Entry | None = None) -> None:
         """Listen on an address as well (port 0: any free one); OSError when it cannot be had."""
         for sock in listening_sockets(host, port):
-            await self.serve(sock)
+            await self.serve(sock, entry)
 
-    async def serve(self, sock: socket.socket) -> None:
-        """Listen on a socket that is bound already."""
+    async def serve(self, sock: socket.socket, entry: Entry | None = None) -> None:
+        """Listen on a socket that is bound already; ValueError where TLS is demanded and there is no certificate."""
+        entry = entry or Entry()
+        if entry.tls in ("required", "implicit") and self.identity(entry) is None:
+            sock.close()
+            raise ValueError(f"tls = {entry.tls} needs a certificate")
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(lambda: Session(self, loop), sock=sock))
+        self._servers.append(await loop.create_server(lambda: Admission(self, entry, loop), sock=sock))
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -78,29 +105,51 @@ class Listener:
     @property
     def open_sessions(self) -> int:
         """How many connections are open."""
-        return len(self._sessions)
+        return len(self._open)
 
-    def deliver(self, delivery: Delivery) -> asyncio.Task[Reply]:
-        """Begin to deliver a mail in a task of its own, which outlives the session if need be."""
-        task = asyncio.get_running_loop().create_task(self.reception.receive(delivery))
+    def deliver(self, delivery: Delivery, content: Callable[[], Awaitable[bytes]]) -> asyncio.Task[Reply]:
+        """Begin to deliver a mail, whose bytes `content` gives, in a task of its own, which outlives the session if
+        need be."""
+
+        async def received() -> Reply:
+            return await self.reception.receive(replace(delivery, content=await content()))
+
+        task = asyncio.get_running_loop().create_task(received())
         self._deliveries.add(task)
         task.add_done_callback(self._delivered)
         return task
 
-    def tls_context(self) -> ssl.SSLContext | None:
-        """The context for STARTTLS on a new connection; None: no TLS."""
-        return self._tls_context() if self._tls_context else None
+    def identity(self, entry: Entry) -> Tls | None:
+        """Certificate and key for connections that come in there; None: no TLS."""
+        return entry.identity or self._tls
 
-    def joined(self, session: Session) -> None:
+    def joined(self, connection: Connected) -> None:
         """A connection was made."""
-        self._sessions.add(session)
+        self._open.add(connection)
         self.reception.hooks.session_opened()
 
-    def left(self, session: Session) -> None:
+    def admit(self, connection: Connected, address: str) -> Limit | None:
+        """Whether a peer, known by its address now, may come in; the limit that it met if not."""
+        doorkeeper = self.reception.decider.doorkeeper
+        met = doorkeeper.enter(address) if doorkeeper is not None else None
+        if met is None:
+            self._admitted[connection] = address
+        return met
+
+    def became(self, before: Connected, after: Connected) -> None:
+        """It was let in, and is a session now."""
+        self._admitted[after] = self._admitted.pop(before)
+        self._open.discard(before)
+        self._open.add(after)
+
+    def left(self, connection: Connected) -> None:
         """A connection is gone."""
-        if session in self._sessions:
-            self._sessions.discard(session)
+        if connection in self._open:
+            self._open.discard(connection)
             self.reception.hooks.session_closed()
+        address = self._admitted.pop(connection, None)
+        if address is not None and self.reception.decider.doorkeeper is not None:
+            self.reception.decider.doorkeeper.leave(address)
         self._notice_quiet()
 
     async def drain(self, timeout: float) -> int:
@@ -111,8 +160,8 @@ class Listener:
         self.draining = True
         for server in self._servers:
             server.close()
-        for session in tuple(self._sessions):
-            session.drain()
+        for connection in tuple(self._open):
+            connection.drain()
         self._notice_quiet()
         try:
             await asyncio.wait_for(self._quiet.wait(), timeout)
@@ -121,9 +170,9 @@ class Listener:
         return 0
 
     def _cut_off(self) -> int:
-        left = tuple(self._sessions)
-        for session in left:
-            session.abort()
+        left = tuple(self._open)
+        for connection in left:
+            connection.abort()
         return len(left)
 
     def _delivered(self, task: asyncio.Task[Reply]) -> None:
@@ -131,5 +180,5 @@ class Listener:
         self._notice_quiet()
 
     def _notice_quiet(self) -> None:
-        if self.draining and not self._sessions and not self._deliveries:
+        if self.draining and not self._open and not self._deliveries:
             self._quiet.set()

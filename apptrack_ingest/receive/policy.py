@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
@@ -28,28 +28,40 @@ class Reply:
         return replace(self, text=self.text.format(**values))
 
 
-# The protocol's own (RFC 5321, 3207, 2034).
+# The protocol's own (RFC 5321, 3207, 4954, 2034).
 GREETING: Final = Reply(220, "", "{hostname} ESMTP apptrack-ingest")
 HELLO: Final = Reply(250, "", "{hostname}")
 BYE: Final = Reply(221, "2.0.0", "Bye")
+AUTHENTICATED: Final = Reply(235, "2.7.0", "Authentication successful")
 START_TLS: Final = Reply(220, "2.0.0", "Ready to start TLS")
-HELP: Final = Reply(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT")
+HELP: Final = Reply(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS AUTH QUIT")
 OK: Final = Reply(250, "2.0.0", "OK")
 SENDER_OK: Final = Reply(250, "2.1.0", "Sender OK")
 RECIPIENT_OK: Final = Reply(250, "2.1.5", "Recipient OK")
 CANNOT_VERIFY: Final = Reply(252, "2.5.0", "Cannot verify; give it as a recipient and see")
+CHALLENGE: Final = Reply(334, "", "{challenge}")
 START_DATA: Final = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 TLS_UNAVAILABLE: Final = Reply(454, "4.7.0", "TLS not available")
 LINE_TOO_LONG: Final = Reply(500, "5.5.2", "Command line too long")
 BAD_SYNTAX: Final = Reply(500, "5.5.2", "Syntax error")
 UNKNOWN_COMMAND: Final = Reply(500, "5.5.1", "Command not recognised")
+AUTH_LINE_TOO_LONG: Final = Reply(500, "5.5.6", "Authentication exchange line is too long")
+BAD_ENCODING: Final = Reply(501, "5.5.2", "Not the base64 or the fields that this mechanism asks for")
 BAD_ARGUMENTS: Final = Reply(501, "5.5.4", "Syntax error in the command's arguments")
+AUTH_CANCELLED: Final = Reply(501, "5.7.0", "Authentication cancelled")
 NOT_IMPLEMENTED: Final = Reply(502, "5.5.1", "Command not implemented")
 HELO_FIRST: Final = Reply(503, "5.5.1", "Say EHLO or HELO first")
+EHLO_FIRST: Final = Reply(503, "5.5.1", "Say EHLO first")
+AUTH_TWICE: Final = Reply(503, "5.5.1", "Authenticated already")
+AUTH_IN_MAIL: Final = Reply(503, "5.5.1", "No AUTH while a mail is being given")
 MAIL_TWICE: Final = Reply(503, "5.5.1", "A sender was given already")
 MAIL_FIRST: Final = Reply(503, "5.5.1", "Give a sender first (MAIL)")
 RECIPIENT_FIRST: Final = Reply(503, "5.5.1", "Give an accepted recipient first (RCPT)")
 TLS_ACTIVE: Final = Reply(503, "5.5.1", "TLS is active already")
+UNKNOWN_MECHANISM: Final = Reply(504, "5.5.4", "Authentication mechanism not supported")
+TLS_REQUIRED: Final = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
+AUTH_REQUIRED: Final = Reply(530, "5.7.0", "Authentication required")
+WRONG_CREDENTIALS: Final = Reply(535, "5.7.8", "Authentication credentials invalid")
 BAD_ADDRESS: Final = Reply(553, "5.1.3", "Malformed address")
 UNKNOWN_PARAMETER: Final = Reply(555, "5.5.4", "Parameter not recognised or not implemented")
 
@@ -58,12 +70,23 @@ QUEUED: Final = Reply(250, "2.6.0", "Queued as {id}")
 IDLE: Final = Reply(421, "4.4.2", "Idle too long, closing")
 SHUTTING_DOWN: Final = Reply(421, "4.3.2", "Shutting down, try again later")
 TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many unrecognised commands, closing")
+TOO_MANY_LOGINS: Final = Reply(421, "4.7.0", "Too many failed logins, closing")
+PROXY_REQUIRED: Final = Reply(421, "4.7.0", "Only by way of the load balancer, with a PROXY header")
+SESSION_TOO_LONG: Final = Reply(421, "4.4.2", "Session lasted too long, closing")
+TOO_MANY_COMMANDS: Final = Reply(421, "4.7.0", "Too many commands without a mail, closing")
+TOO_MANY_CONNECTIONS: Final = Reply(421, "4.7.0", "Too many connections, try again later")
+TOO_MANY_MAILS: Final = Reply(421, "4.7.0", "Too many mails from your network, try again later")
 TRY_LATER: Final = Reply(451, "4.3.0", "Temporary failure here, try again later")
+DNS_FAILED: Final = Reply(451, "4.4.3", "A DNS answer needed to know the sender did not come, try again later")
+NO_ROOM: Final = Reply(452, "4.3.1", "No room at the moment, try again later")
 TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "Too many recipients, send the rest separately")
 UNKNOWN_RECIPIENT: Final = Reply(550, "5.1.1", "No such recipient here")
+UNTRUSTED: Final = Reply(550, "5.7.1", "Mail for this recipient is not taken from you")
 TOO_BIG: Final = Reply(552, "5.3.4", "Message too big")
 HEADERS_TOO_BIG: Final = Reply(552, "5.3.4", "Header section too big")
 LOOP: Final = Reply(554, "5.4.6", "Too many Received headers, this mail loops")
+BARE_LINE_ENDS: Final = Reply(554, "5.5.2", "Bare CR or LF in the mail")
+NO_APPLICANT_ID: Final = Reply(554, "5.6.0", "No X-iTrackID in the mail")
 
 REPLIES: Final[Mapping[str, Reply]] = {
     name: value for name, value in tuple(globals().items()) if isinstance(value, Reply)
@@ -76,7 +99,10 @@ class Limits:
     """What one session and one mail may take: sizes in bytes, times in seconds.
 
     `idle_timeout` is the wait for the next command (at least 5 minutes: RFC 5321, 4.5.3.2.7), `data_timeout` the wait
-    for the next bytes of a mail, `put_timeout` the wait for the spool's commit before we answer 451.
+    for the next bytes of a mail, `put_timeout` the wait for the spool's commit before we answer 451. `commands` are
+    those of a session since its last accepted mail, `session_time` is the whole of it, `bytes_wait` how long a mail
+    waits for its part of the bytes in flight. A mail without X-iTrackID is held, or refused (`refuse_without_id`); one
+    with a bare CR or LF is taken and the oddity noted, or refused (`refuse_bare_line_ends`).
     """
 
     message_size: int = 30 * 1024 * 1024
@@ -86,6 +112,11 @@ class Limits:
     idle_timeout: float = 300.0
     data_timeout: float = 180.0
     put_timeout: float = 30.0
+    commands: int = 1000
+    session_time: float = 3600.0
+    bytes_wait: float = 30.0
+    refuse_without_id: bool = False
+    refuse_bare_line_ends: bool = False
 
 
 # --- addresses ----------------------------------------------------------------------------------------------------
@@ -180,11 +211,12 @@ class Directory:
     def resolve(self, recipient: str, *, local: bool = True) -> "frozenset[str] | Special":
         """Whose recipient this is; an address goes before its domain, an account before what is shared.
 
-        Local parts compare without regard to case. `postmaster`, alone or at a domain of ours, is always taken
-        (RFC 5321, 4.5.1). `local` tells whether the peer is on loopback, as `any_recipient` asks.
+        Local parts compare without regard to case, and without a subaddress (`user+word`, RFC 5233) where the whole is
+        not known. `postmaster`, alone or at a domain of ours, is always taken (RFC 5321, 4.5.1). `local` tells whether
+        the peer is on loopback, as `any_recipient` asks.
         """
         mailbox, domain = _split(recipient)
-        if found := self._find((mailbox, domain)):
+        if found := self._find((mailbox, domain)) or self._find((mailbox.partition("+")[0], domain)):
             return found
         if mailbox == "postmaster" and (not domain or domain in self._domains):
             return Special.POSTMASTER
@@ -237,6 +269,36 @@ def route(recipients: Sequence[str], client_id: int | None, directory: Directory
     for recipient in recipients:
         names.extend(_accounts_of(directory.resolve(recipient), client_id, directory))
     return tuple(dict.fromkeys(names)) or (None,)
+
+
+def subaddress(recipient: str) -> str:
+    """The word after the plus sign of a local part (RFC 5233), in lower case; "" where there is none."""
+    return _split(recipient)[0].partition("+")[2]
+
+
+def subaddresses(
+    recipients: Sequence[str], accounts: Iterable[str | None], directory: Directory
+) -> dict[str | None, frozenset[str]]:
+    """For each of these accounts the subaddresses of its recipients; those of a shared recipient count for all."""
+    words = [(directory.resolve(recipient), subaddress(recipient)) for recipient in recipients]
+    return {
+        account: frozenset(
+            word for found, word in words if word and (found is Special.SHARED or _holds(found, account))
+        )
+        for account in accounts
+    }
+
+
+def _holds(found: "frozenset[str] | Special", account: str | None) -> bool:
+    return not isinstance(found, Special) and account in found
+
+
+def without_secret(recipient: str, is_secret: Callable[[str], bool]) -> str:
+    """The recipient as it may be kept and shown: a subaddress that is a secret is replaced by `***`."""
+    local, plus, rest = recipient.partition("+")
+    if not plus or not is_secret(subaddress(recipient)):
+        return recipient
+    return f"{local}+***{rest[rest.rfind('@') :] if '@' in rest else ''}"
 
 
 def _accounts_of(

@@ -5,16 +5,19 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from apptrack_ingest import logs
 from apptrack_ingest.model import Arrival, Envelope, Message
-from apptrack_ingest.parse.headers import Peek, header_block, peek
-from apptrack_ingest.receive import policy, trust
-from apptrack_ingest.receive.policy import Directory, Limits, Reply
+from apptrack_ingest.receive import policy
+from apptrack_ingest.receive.data import joined
+from apptrack_ingest.receive.deciding import Decider, Decision, Delivery
+from apptrack_ingest.receive.policy import Limits, Reply
+from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.refusals import Refusals
+from apptrack_ingest.trust import Connection, Rule
 
 log = logging.getLogger("apptrack_ingest.receive")
 
@@ -31,124 +34,129 @@ class Hooks:
     """What the receive stage tells to whoever counts.
 
     `reply` gets the code of every reply sent, `accept` the seconds from the end of DATA to the commit, `received` the
-    account of every application received ("" when unrouted), `session_opened` and `session_closed` each connection.
+    account of every application received ("" when unrouted), `judged` the same account and the rule that decided,
+    `limited` the limit that was met, `session_opened` and `session_closed` each connection.
     """
 
     reply: Callable[[str], None] = _ignore
     accept: Callable[[float], None] = _ignore
     received: Callable[[str], None] = _ignore
+    judged: Callable[[str, Rule], None] = _ignore
+    limited: Callable[[Limit], None] = _ignore
     session_opened: Callable[[], None] = _ignore
     session_closed: Callable[[], None] = _ignore
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One mail at the end of its DATA: envelope, the protocol it came by (RFC 3848), exact bytes, and what was odd."""
-
-    envelope: Envelope
-    protocol: str
-    content: bytes
-    warnings: tuple[str, ...] = ()
-    too_big: bool = False
 
 
 class Reception:
     """Decides about recipients and mails for every session of a process.
 
-    `clock` gives epoch seconds; `hostname` is ours, as in `Received:`. A put that passes `limits.put_timeout` is
-    answered 451 but goes on: what it commits all the same stays, and de-duplication catches the sender's retry.
+    `clock` gives epoch seconds; `hostname` is ours, as in `Received:`. A put that passes `limits.put_timeout` is answered
+    451 but goes on: what it commits all the same stays, and de-duplication catches the sender's retry.
     """
 
     def __init__(
         self,
         put: Put,
-        directory: Directory,
+        decider: Decider,
         *,
         clock: Callable[[], float],
         hostname: str,
-        limits: Limits | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         self.hostname = hostname
-        self.limits = limits or Limits()
         self.hooks = hooks or Hooks()
+        self.decider = decider
         self._put = put
         self._clock = clock
-        self._directory = directory
         self._late: set[asyncio.Future[int]] = set()
         self._refusals = Refusals(clock)
 
-    def configure(self, directory: Directory) -> None:
-        """Use another directory from the next recipient on (a reload); open sessions stay."""
-        self._directory = directory
+    @property
+    def limits(self) -> Limits:
+        """What one session and one mail may take, as it holds now."""
+        return self.decider.limits
 
-    def recipient(self, address: str, peer: str, already: int) -> Reply:
-        """The answer to RCPT for this address, with so many recipients accepted before it. We never relay."""
-        reply = self._recipient(address, peer, already)
-        if reply is not policy.RECIPIENT_OK:
-            self._refusals.tell(reply, peer=peer, domain=address.rpartition("@")[2])
+    def refused(self, reply: Reply, limit: Limit | None, connection: Connection) -> Reply:
+        """Takes note that a peer was refused something by this reply, at this limit; returns the reply."""
+        if limit is not None:
+            self.hooks.limited(limit)
+        self._refusals.tell(reply, peer=connection.address)
         return reply
 
-    def _recipient(self, address: str, peer: str, already: int) -> Reply:
-        if address == policy.NULL_SENDER:
-            return policy.BAD_ADDRESS
-        if self._directory.resolve(address, local=trust.is_loopback(peer)) is policy.Special.UNKNOWN:
-            return policy.UNKNOWN_RECIPIENT
-        if already >= self.limits.recipients:
-            return policy.TOO_MANY_RECIPIENTS
-        return policy.RECIPIENT_OK
+    def recipient(self, address: str, connection: Connection, already: int) -> Reply:
+        """The answer to RCPT for this address, with so many recipients accepted before it."""
+        reply = self.decider.recipient(address, connection, already)
+        if reply is policy.TOO_MANY_RECIPIENTS:
+            self.hooks.limited(Limit.RECIPIENTS)
+        if reply is not policy.RECIPIENT_OK:
+            self._refusals.tell(reply, peer=connection.address, domain=address.rpartition("@")[2])
+        return reply
+
+    def refusal_of_mail(self, connection: Connection, size: int) -> Reply | None:
+        """Whether a peer may begin one more mail now, of so many bytes as it says (0: it does not); None: it may."""
+        doorkeeper = self.decider.doorkeeper
+        if doorkeeper is not None and (met := doorkeeper.message(connection.address)) is not None:
+            return self.refused(policy.TOO_MANY_MAILS, met, connection)
+        return self._refusal_for_lack_of_room(connection, size)
+
+    def refusal_of_data(self, connection: Connection) -> Reply | None:
+        """Whether there is room still, now that the mail itself is to come; None: there is."""
+        return self._refusal_for_lack_of_room(connection, 0)
+
+    def _refusal_for_lack_of_room(self, connection: Connection, size: int) -> Reply | None:
+        short = self.decider.pressure.shortage(size) if self.decider.pressure is not None else None
+        return self.refused(policy.NO_ROOM, short, connection) if short is not None else None
+
+    # --- the mail -------------------------------------------------------------------------------------------------
 
     async def receive(self, delivery: Delivery) -> Reply:
         """Spool the mail and give the answer to the end of DATA; any fault of ours is a temporary one, whose cause the
         peer is not told (the log gets its type and reason, never its text)."""
         try:
-            reply = await self._receive(delivery)
+            decision = await self.decider.decide(delivery)
+            self._count(decision)
+            if decision.refusal is None:
+                return await self._spool(delivery, decision)
         except Exception as error:  # noqa: BLE001 - unknown means temporary, whatever it is
             log.error("mail not accepted: %s", " ".join(logs.exception_fields(error).values()))
             return policy.TRY_LATER
-        if reply.code >= 500:
-            self._refusals.tell(reply, peer=delivery.envelope.peer, size=len(delivery.content))
-        return reply
+        self._refusals.tell(decision.refusal, peer=delivery.connection.address, size=len(delivery.content))
+        return decision.refusal
 
-    async def _receive(self, delivery: Delivery) -> Reply:
-        if delivery.too_big:
-            return policy.TOO_BIG
-        block = header_block(delivery.content, self.limits.header_block)
-        if block is None:
-            return policy.HEADERS_TOO_BIG
-        seen = peek(block)
-        if seen.received_count > self.limits.received_headers:
-            return policy.LOOP
-        return await self._spool(self._message(delivery), seen)
+    def _count(self, decision: Decision) -> None:
+        if decision.limit is not None:
+            self.hooks.limited(decision.limit)
+        if decision.judgement is not None:
+            for account, verdict in decision.judgement.verdicts.items():
+                self.hooks.judged(account or "", verdict.rule)
 
-    async def _spool(self, message: Message, seen: Peek) -> Reply:
+    # --- the spool ------------------------------------------------------------------------------------------------
+
+    async def _spool(self, delivery: Delivery, decision: Decision) -> Reply:
         started = asyncio.get_running_loop().time()
-        arrivals = self._arrivals(message, seen)
-        identity = await self._committed(message, arrivals)
+        message = await self._message(delivery, decision)
+        identity = await self._committed(message, decision.arrivals)
         if identity is None:
             return policy.TRY_LATER
         self.hooks.accept(asyncio.get_running_loop().time() - started)
-        for arrival in arrivals:
+        if self.decider.pressure is not None:
+            self.decider.pressure.put(any(arrival.trusted for arrival in decision.arrivals), len(message.raw))
+        for arrival in decision.arrivals:
             self.hooks.received(arrival.account or "")
         return policy.QUEUED.filled(id=identity)
 
-    def _message(self, delivery: Delivery) -> Message:
+    async def _message(self, delivery: Delivery, decision: Decision) -> Message:
         now = self._clock()
-        verdict = trust.judge(delivery.envelope.peer)
+        envelope = delivery.envelope
+        shown = tuple(policy.without_secret(address, self.decider.trust.is_token) for address in envelope.recipients)
+        kept = replace(delivery, envelope=replace(envelope, recipients=shown))
         return Message(
-            envelope=delivery.envelope,
+            envelope=kept.envelope,
             received_at=now,
-            trusted=verdict.trusted,
-            trust_note=verdict.note,
-            raw=trace_header(delivery, self.hostname, now) + delivery.content,
+            raw=await joined(trace_header(kept, self.hostname, now), delivery.content),
+            evidence=decision.judgement.evidence if decision.judgement else (),
             warnings=delivery.warnings,
         )
-
-    def _arrivals(self, message: Message, seen: Peek) -> tuple[Arrival, ...]:
-        """One application per account. An untrusted mail's ClientID still says where it would go: it is held anyway."""
-        believed = seen.applicant_id if message.trusted and seen.id_problem is None else None
-        accounts = policy.route(message.envelope.recipients, seen.client_id, self._directory)
-        return tuple(Arrival(account, believed) for account in accounts)
 
     async def _committed(self, message: Message, arrivals: Sequence[Arrival]) -> int | None:
         """The message's id once committed; None when the deadline passed first, the put then goes on by itself.

@@ -1,9 +1,7 @@
 """From settings to parts: what each process needs to know of accounts, limits, handlers and destinations."""
 
 import hashlib
-import socket
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,8 @@ from apptrack_ingest import handoff, logs, settings
 from apptrack_ingest.errors import ConfigError, HandlerError, Problem
 from apptrack_ingest.metrics import Surroundings
 from apptrack_ingest.parse.pool import ParserPool
-from apptrack_ingest.receive import policy
 from apptrack_ingest.report.reporter import Destination
+from apptrack_ingest.service import intake
 from apptrack_ingest.settings import Account, Settings
 from apptrack_ingest.spool.contract import Spool
 from apptrack_ingest.spool.sqlite import open_spool
@@ -31,7 +29,7 @@ def checked(path: Path | None) -> Settings:
             # A handler whose settings were left out as wrong is not asked what it thinks of the rest.
             if not any(key.startswith(f"accounts.{name}.handler") for key in wrong):
                 problems += _handler_problems(name, account)
-        problems += _tls_problems(found)
+        problems += intake.problems_of(found)
     if found is None or problems:
         raise ConfigError(problems)
     return found
@@ -47,77 +45,9 @@ def _handler_problems(name: str, account: Account) -> tuple[Problem, ...]:
     return ()
 
 
-def _tls_problems(found: Settings) -> list[Problem]:
-    context = tls_context(found)
-    if context is None:
-        return []
-    try:
-        context()
-    except (OSError, ssl.SSLError) as error:
-        what = getattr(error, "strerror", None) or getattr(error, "reason", None) or type(error).__name__
-        return [Problem("smtp.tls_certificate", repr(str(found.smtp.tls_certificate)), f"cannot be used: {what}")]
-    return []
-
-
 def spool_of(found: Settings) -> Spool:
     """The spool, opened, its missing migrations taken."""
     return open_spool(found.database)
-
-
-# --- intake ----------------------------------------------------------------------------------------------------------
-
-
-def hostname_of(found: Settings) -> str:
-    """Our name in the greeting; never looked up in DNS."""
-    return found.smtp.hostname or socket.gethostname() or "localhost"
-
-
-def directory_of(found: Settings) -> policy.Directory:
-    """Whom we take mail for."""
-    return policy.Directory(
-        accounts={
-            name: policy.Destination(frozenset(account.recipients), account.client_id)
-            for name, account in found.known_accounts.items()
-        },
-        shared=frozenset(found.recipients),
-        any_recipient=found.any_recipient,
-    )
-
-
-def limits_of(found: Settings) -> policy.Limits:
-    """What one session and one mail may take."""
-    return policy.Limits(
-        message_size=int(found.smtp.max_size),
-        recipients=found.smtp.max_recipients,
-        idle_timeout=found.smtp.idle_timeout,
-        data_timeout=found.smtp.data_timeout,
-        put_timeout=found.smtp.commit_timeout,
-    )
-
-
-def tls_context(found: Settings) -> Callable[[], ssl.SSLContext] | None:
-    """Makes the context for STARTTLS, anew for each connection so that a renewed certificate is used; None: no TLS."""
-    certificate, key = found.smtp.tls_certificate, found.smtp.tls_key
-    if certificate is None or key is None:
-        return None
-
-    last_good: list[ssl.SSLContext] = []
-
-    def context() -> ssl.SSLContext:
-        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            made.load_cert_chain(certificate, key)
-        except (OSError, ssl.SSLError) as error:
-            # A renewal that is half done, or went wrong, must not turn connections away that need no TLS.
-            if not last_good:
-                raise
-            log.error("the TLS certificate cannot be used, the one before stays in use", exc_info=error)
-            return last_good[0]
-        last_good[:] = [made]
-        return made
-
-    return context
 
 
 # --- worker ----------------------------------------------------------------------------------------------------------
@@ -206,9 +136,14 @@ def effective(found: Settings) -> dict[str, Any]:
     return values
 
 
-NEEDS_RESTART = ("data_dir", "smtp", "web", "worker", "log")
+NEEDS_RESTART = ("data_dir", "web", "dns", "worker", "log")
+
+SMTP_NEEDS_RESTART = ("host", "port", "listeners", "hostname", "tls", "tls_certificate", "tls_key")
 
 
 def needing_restart(before: Settings, after: Settings) -> list[str]:
-    """The sections whose change a reload does not take up."""
-    return [section for section in NEEDS_RESTART if getattr(before, section) != getattr(after, section)]
+    """What changed and is not taken up by a reload."""
+    changed = [section for section in NEEDS_RESTART if getattr(before, section) != getattr(after, section)]
+    return changed + [
+        f"smtp.{key}" for key in SMTP_NEEDS_RESTART if getattr(before.smtp, key) != getattr(after.smtp, key)
+    ]

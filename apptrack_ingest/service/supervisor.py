@@ -16,6 +16,7 @@ from typing import Any
 from apptrack_ingest import logs, metrics
 from apptrack_ingest.errors import ConfigError, HandlerError, IngestError
 from apptrack_ingest.service import build, lock
+from apptrack_ingest.service.activated import Activated, as_words, by_listener
 from apptrack_ingest.service.roles import log_problems, spool_checks
 from apptrack_ingest.service.scratch import metrics_home
 from apptrack_ingest.settings import Settings, accounts_without_hash
@@ -77,8 +78,9 @@ class Child:
 class Supervisor:
     """Runs until SIGTERM or SIGINT; a child that ends otherwise is started again, with a growing wait."""
 
-    def __init__(self, path: Path | None, found: Settings) -> None:
+    def __init__(self, path: Path | None, found: Settings, sockets: Activated | None = None) -> None:
         self._path = path
+        self._sockets = sockets or {}
         self._settings = found
         self._children = {role: Child(role) for role in ROLES}
         self._stop = asyncio.Event()
@@ -88,6 +90,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Starts everything, waits for the end, stops everything. Raises ConfigError and ChildFailed at the start."""
+        by_listener(self._settings, self._sockets)
         self._locks = [lock.take(self._settings.data_dir, role) for role in ROLES]
         self._metrics_dir = metrics_home(self._settings.data_dir)
         self._environment = metrics.multiprocess_dir(self._metrics_dir)
@@ -201,10 +204,12 @@ class Supervisor:
         command = [sys.executable, "-m", "apptrack_ingest", "serve", "--only", role]
         command += ["--supervised-by", str(link.fileno())]
         command += ["--config", str(self._path)] if self._path is not None else []
+        handed = [one.fileno() for several in self._sockets.values() for one in several] if role == "intake" else []
+        command += ["--sockets", as_words(self._sockets)] if handed else []
         return await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(link.fileno(), *self._locks),
+            pass_fds=(link.fileno(), *self._locks, *handed),
             env={**os.environ, **self._environment},
         )
 
@@ -283,7 +288,7 @@ class Supervisor:
     def _probe(self, spool: Spool) -> Probe:
         async def failed_checks() -> tuple[str, ...]:
             down = tuple(f"{role}-down" for role, child in self._children.items() if not child.up)
-            return down + await spool_checks(spool)
+            return down + await spool_checks(spool, self._settings)
 
         return Probe(
             failed_checks,

@@ -4,7 +4,10 @@ The environment wins over the file. Names are `APPTRACK_` and the path with doub
 `[accounts.acme] hash_file` is `APPTRACK_ACCOUNTS__ACME__HASH_FILE`.
 """
 
-from apptrack_ingest.settings.reading import MASK, inspect, is_loopback, load
+from apptrack_ingest.settings.contradictions import is_loopback
+from apptrack_ingest.settings.intake import Dns, Limits, Listener, Rules, Smtp, Trust, UntrustedMail
+from apptrack_ingest.settings.kinds import Duration, token_parts
+from apptrack_ingest.settings.reading import MASK, inspect, load
 from apptrack_ingest.settings.sections import (
     DEFAULT_ACCOUNT,
     Account,
@@ -12,7 +15,6 @@ from apptrack_ingest.settings.sections import (
     Idibu,
     Log,
     Settings,
-    Smtp,
     Web,
     Worker,
 )
@@ -23,10 +25,17 @@ __all__ = [
     "MASK",
     "Account",
     "Digest",
+    "Dns",
+    "Duration",
     "Idibu",
+    "Limits",
+    "Listener",
     "Log",
+    "Rules",
     "Settings",
     "Smtp",
+    "Trust",
+    "UntrustedMail",
     "Web",
     "Worker",
     "accounts_without_hash",
@@ -34,4 +43,5 @@ __all__ = [
     "is_loopback",
     "load",
     "masked",
+    "token_parts",
 ]

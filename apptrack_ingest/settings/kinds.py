@@ -2,6 +2,8 @@
 
 import json
 import re
+from datetime import UTC, date, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -100,6 +102,80 @@ def _without_user(value: HttpUrl) -> HttpUrl:
     return value
 
 
+def _network(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise ValueError(
+            f"no network ({error}); write an address or a CIDR like 192.0.2.0/24 or 2001:db8::/32"
+        ) from None
+
+
+def _server_name(value: str) -> str:
+    """A name of servers: one, or `.example.com` and `*.example.com` for all below."""
+    name = value.removeprefix("*")
+    _domain(name.removeprefix("."))
+    return name.lower().rstrip(".")
+
+
+def _domain(value: str) -> str:
+    domain = value.lower().rstrip(".")
+    label = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
+    if len(domain) > 253 or not re.fullmatch(rf"{label}(?:\.{label})+", domain):
+        raise ValueError("no domain; write it like example.com")
+    return domain
+
+
+def _name_server(value: str) -> str:
+    address, colon, port = value.rpartition(":") if value.count(":") == 1 else (value, "", "")
+    try:
+        ip_network(address)
+    except ValueError:
+        raise ValueError("no address of a name server; write 192.0.2.53, 192.0.2.53:5353 or 2001:db8::53") from None
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("the port after the colon must be a number up to 65535")
+    return value
+
+
+def _fingerprint_or_name(value: str) -> str:
+    """A certificate's SHA-256 in hex, with or without colons, as lower-case hex; any other text is a name."""
+    plain = value.lower().removeprefix("sha256:").removeprefix("sha256/").replace(":", "").replace(" ", "")
+    if re.fullmatch("[0-9a-f]{64}", plain):
+        return plain
+    if value.lower().startswith("sha256") or not re.fullmatch(r"\*|[\w*.-]+", value):
+        raise ValueError("write a SHA-256 fingerprint of 64 hex digits, a name in the certificate, or * for any")
+    return value.lower()
+
+
+def _token(value: str) -> str:
+    digest, _, rest = value.strip().partition(" ")
+    words = rest.split()
+    if not re.fullmatch("[0-9a-f]{64}", digest) or (words and (len(words) != 2 or words[0] != "until")):
+        raise ValueError(_HOW_TO_WRITE_ONE)
+    if words:
+        try:
+            date.fromisoformat(words[1])
+        except ValueError:
+            raise ValueError(_HOW_TO_WRITE_ONE) from None
+    return value
+
+
+_HOW_TO_WRITE_ONE = (
+    "write what `apptrack-ingest address new` printed (64 hex digits), perhaps with a last day: … until 2027-01-31"
+)
+
+
+def token_parts(value: str) -> tuple[str, float | None]:
+    """A token setting's digest, and the epoch second at which it ends (the end of its last day, UTC), if any."""
+    digest, _, rest = value.strip().partition(" ")
+    if not rest.strip():
+        return digest, None
+    last_day = date.fromisoformat(rest.split()[1])
+    return digest, datetime(last_day.year, last_day.month, last_day.day, tzinfo=UTC).timestamp() + 86400.0
+
+
 def _time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -119,3 +195,14 @@ HostName = Annotated[str, AfterValidator(_host_name)]
 MailAddresses = Annotated[tuple[MailAddress, ...], BeforeValidator(_comma_separated), NoDecode]
 RootUrl = Annotated[HttpUrl, AfterValidator(_without_user)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_web_address)]
+
+_LISTED = (BeforeValidator(_comma_separated), NoDecode)
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Networks = Annotated[tuple[Network, ...], *_LISTED]
+ServerNames = Annotated[tuple[Annotated[str, AfterValidator(_server_name)], ...], *_LISTED]
+Domains = Annotated[tuple[Annotated[str, AfterValidator(_domain)], ...], *_LISTED]
+NameServers = Annotated[tuple[Annotated[str, AfterValidator(_name_server)], ...], *_LISTED]
+Certificates = Annotated[tuple[Annotated[str, AfterValidator(_fingerprint_or_name)], ...], *_LISTED]
+Tokens = Annotated[tuple[Annotated[str, AfterValidator(_token)], ...], *_LISTED]
+Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], *_LISTED]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]

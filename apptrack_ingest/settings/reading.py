@@ -5,7 +5,6 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from pydantic_settings import (
 )
 
 from apptrack_ingest.errors import ConfigError, Problem
+from apptrack_ingest.settings.contradictions import contradictions
+from apptrack_ingest.settings.intake import Listener
 from apptrack_ingest.settings.kinds import is_web_address
 from apptrack_ingest.settings.sections import PREFIX, Account, Settings
 
@@ -60,7 +61,7 @@ def inspect(path: Path | None, environ: Mapping[str, str] = os.environ) -> tuple
     return settings, [
         *problems,
         *secret_problems,
-        *(found for found in _contradictions(settings) if not any(key.startswith(found.key) for key in named)),
+        *(found for found in contradictions(settings) if not any(key.startswith(found.key) for key in named)),
     ]
 
 
@@ -141,7 +142,9 @@ def _wrong_variables(environ: Mapping[str, str]) -> Iterator[Problem]:
 def _is_section(top: str, *rest: str) -> bool:
     """Whether a path of names leads to a section rather than to one value."""
     if top == "accounts":
-        return len(rest) < 2 or rest[1:] == ("handler_settings",)
+        return len(rest) < 2 or rest[1:] in {("handler_settings",), ("trust",)}
+    if (top, *rest) == ("smtp", "users"):
+        return True
     annotation = Settings.model_fields[top].annotation
     return not rest and isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
@@ -153,7 +156,7 @@ def _is_json_object(text: str) -> bool:
         return False
 
 
-_SECRET_KEYS = re.compile(r"hash|secret|password|token|webhook_url|handler_settings", re.IGNORECASE)
+_SECRET_KEYS = re.compile(r"hash|secret|password|token|users|webhook_url|handler_settings", re.IGNORECASE)
 
 
 def _problem(error: Any) -> Problem:
@@ -174,7 +177,9 @@ def _problem(error: Any) -> Problem:
 def _known_here(path: list[str]) -> str:
     model: Any = Settings
     for part in path:
-        if model is Settings and part == "accounts":
+        if part == "listeners" or part.isdigit():
+            model = Listener
+        elif model is Settings and part == "accounts":
             model = dict
         elif model is dict:
             model = Account
@@ -215,50 +220,3 @@ def _read_secret_files(settings: Settings) -> tuple[Settings, list[Problem]]:
             problems.append(Problem("digest.webhook_url_file", MASK, "the file holds no http or https URL"))
         digest = digest.model_copy(update={"webhook_url": url})
     return settings.model_copy(update={"accounts": accounts, "digest": digest}), problems
-
-
-def _contradictions(settings: Settings) -> Iterator[Problem]:
-    """What is wrong only in combination."""
-    if settings.any_recipient and not is_loopback(settings.smtp.host):
-        yield Problem(
-            "smtp.host",
-            repr(settings.smtp.host),
-            "without an account's recipients any recipient is taken, which is allowed on loopback only: add"
-            " [accounts.NAME] with recipients, or listen on 127.0.0.1",
-        )
-    yield from _recipients_twice(settings)
-    seen: dict[int, str] = {}
-    for name, account in settings.accounts.items():
-        if not account.recipients and not (account.client_id and settings.recipients) and not settings.any_recipient:
-            yield Problem(
-                f"accounts.{name}.recipients",
-                "",
-                "no mail can reach this account: set recipients, or client_id here and shared recipients at the top",
-            )
-        if account.client_id is not None and (other := seen.setdefault(account.client_id, name)) != name:
-            yield Problem(f"accounts.{name}.client_id", str(account.client_id), f"accounts.{other} has the same one")
-
-
-def _recipients_twice(settings: Settings) -> Iterator[Problem]:
-    """One recipient belongs to one account: otherwise one customer's candidate would be handed to another."""
-    owners: dict[str, str] = {}
-    listed = [("recipients", settings.recipients)]
-    listed += [(f"accounts.{name}.recipients", account.recipients) for name, account in settings.accounts.items()]
-    for key, recipients in listed:
-        for recipient in recipients:
-            owner = owners.setdefault(recipient.removeprefix("@").casefold(), key)
-            if owner != key:
-                advice = (
-                    f"stands in {owner} too: list it once, at the top as shared, and tell the accounts by client_id"
-                )
-                yield Problem(key, repr(recipient), advice)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

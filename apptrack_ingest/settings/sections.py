@@ -8,13 +8,10 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
     HttpUrl,
     SecretStr,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -26,6 +23,7 @@ from pydantic_settings import (
 )
 
 from apptrack_ingest.lifecycle import DEFAULT_RETRY, Schedule, parse_schedule
+from apptrack_ingest.settings.intake import Dns, Limits, Rules, Smtp, Trust, Untrusted, UntrustedMail
 from apptrack_ingest.settings.kinds import (
     Duration,
     HostName,
@@ -37,28 +35,16 @@ from apptrack_ingest.settings.kinds import (
     SecretUrl,
     TimeZone,
 )
+from apptrack_ingest.settings.section import Section, no_truth_value
 
 PREFIX = "APPTRACK_"
 DEFAULT_ACCOUNT = "default"
 
 
-def _no_truth_value(cls: type[BaseModel], value: object, info: ValidationInfo) -> object:
-    """pydantic reads `true` as the number 1: a port, a size or a time that nobody meant."""
-    if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-        raise ValueError("true and false are no values here")
-    return value
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    _truth = field_validator("*", mode="before")(_no_truth_value)
-
-
 # --- sections ------------------------------------------------------------------------------------------------------
 
 
-class Account(_Section):
+class Account(Section):
     """One idibu account: who its mail is for, which handler takes its candidates, and the hash to report with."""
 
     hash: SecretStr | None = Field(None, description="the account's API hash at idibu; without it reports wait as due")
@@ -72,6 +58,10 @@ class Account(_Section):
     handler_timeout: Duration = Field(60.0, description="how long one hand-off may take")
     concurrency: int = Field(4, ge=1, le=1000, description="hand-offs of this account at a time, in each worker")
     retry: RetrySchedule = Field(DEFAULT_RETRY, description="waits between hand-off attempts; their sum ends in failed")
+    trust: Rules = Field(Rules(), description="who may deliver for this account, beside those in [trust]")
+    untrusted: Untrusted | None = Field(
+        None, description="hold or refuse mail that no rule matches; as [untrusted] says"
+    )
     reporting: bool = Field(True, description="off: idibu is told nothing of this account's applications")
     report_first_failure: bool = Field(False, description="tell idibu of a first failure before retrying")
 
@@ -89,38 +79,14 @@ class Account(_Section):
         return self
 
 
-class Smtp(_Section):
-    """The listener that idibu's mail reaches."""
-
-    host: str = Field("127.0.0.1", description="the address to listen on")
-    port: int = Field(2525, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
-    hostname: HostName | None = Field(
-        None, description="our name in the greeting and in Received; the machine's by default"
-    )
-    max_size: ByteSize = Field(ByteSize(30_000_000), gt=0, description="the largest mail, announced as SIZE")
-    max_recipients: int = Field(100, ge=1, le=10_000, description="recipients of one mail")
-    idle_timeout: Duration = Field(300.0, description="how long a peer may be silent (RFC 5321, 4.5.3.2: five minutes)")
-    data_timeout: Duration = Field(180.0, description="how long a peer may be silent inside DATA (RFC 5321, 4.5.3.2)")
-    commit_timeout: Duration = Field(25.0, description="past this a mail is answered 451, never a late 250")
-    drain_timeout: Duration = Field(25.0, description="how long open transactions may take to finish at the end")
-    tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain; offers STARTTLS")
-    tls_key: Path | None = Field(None, description="PEM file of its key")
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> Self:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("set both tls_certificate and tls_key, or neither")
-        return self
-
-
-class Web(_Section):
+class Web(Section):
     """Health and metrics over HTTP."""
 
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(9425, ge=0, le=65535, description="the port of /livez, /readyz and /metrics; 0 takes a free one")
 
 
-class Idibu(_Section):
+class Idibu(Section):
     """Where and how outcomes are reported."""
 
     base_url: RootUrl = Field(HttpUrl("https://ws.idibu.com"), description="the root of idibu's web services")
@@ -139,7 +105,7 @@ class Idibu(_Section):
         return ZoneInfo(self.timezone)
 
 
-class Worker(_Section):
+class Worker(Section):
     """How a worker process works."""
 
     concurrency: int = Field(8, ge=1, le=1000, description="hand-offs at a time")
@@ -155,7 +121,7 @@ class Worker(_Section):
     )
 
 
-class Digest(_Section):
+class Digest(Section):
     """A note to people about what waits for them, where nobody watches the metrics: ids and reason codes only."""
 
     every: Duration = Field(86400.0, ge=60, description="the least time between two digests")
@@ -180,7 +146,7 @@ class Digest(_Section):
         return self.webhook_url is not None or self.smtp_host is not None
 
 
-class Log(_Section):
+class Log(Section):
     """The structured log on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level shown")
@@ -199,13 +165,17 @@ class Settings(BaseSettings):
     retention: Duration = Field(30 * 86400.0, description="raw mails and candidates' data of what is finished go then")
     accounts: dict[str, Account] = Field({}, description="the idibu accounts, by name")
     smtp: Smtp = Smtp()
+    trust: Trust = Trust()
+    untrusted: UntrustedMail = UntrustedMail()
+    limits: Limits = Limits()
+    dns: Dns = Dns()
     web: Web = Web()
     idibu: Idibu = Idibu()
     worker: Worker = Worker()
     digest: Digest = Digest()
     log: Log = Log()
 
-    _truth = field_validator("*", mode="before")(_no_truth_value)
+    _truth = field_validator("*", mode="before")(no_truth_value)
 
     @classmethod
     def settings_customise_sources(

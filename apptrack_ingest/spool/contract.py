@@ -208,6 +208,7 @@ class Story:
     sha256: str
     trusted: bool
     trust_note: str
+    evidence: tuple[str, ...]
     erased: bool
     attempts: tuple[AttemptRecord, ...] = ()
     reports: tuple[ReportRecord, ...] = ()
@@ -249,6 +250,16 @@ class Reaped:
     applicant_id: int | None
     crashes: int
     held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What weighs on the spool, for the intake's back-pressure: how many applications still wait for their outcome, and
+    how many messages, of how many bytes together, are kept for untrusted applications that wait or are held."""
+
+    waiting: int
+    untrusted_messages: int
+    untrusted_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +366,9 @@ class Spool(Protocol):
     async def backlog(self) -> Backlog:
         """Counts of all that the spool holds."""
 
+    async def load(self) -> Load:
+        """What weighs on the spool; cheap enough to be asked every other second."""
+
     async def mark(self, key: str) -> float | None:
         """A remembered time (when a digest was last sent), or None."""
 
@@ -364,6 +378,11 @@ class Spool(Protocol):
     async def erase_finished(self, *, before: float, limit: int) -> int:
         """Erases raw bytes and candidates' data of messages all of whose applications finished before then and have no
         report due, refused or failed; ids, digests and times stay (invariant 6). Returns how many messages."""
+
+    async def discard_untrusted(self, *, before: float, limit: int, now: float) -> int:
+        """Discards what is held of untrusted mail received before then, unless a person vouched for it or holds it, with
+        who and why kept in its history, and erases its mail and the candidate's data at once. Returns how many
+        applications."""
 
     async def check_writable(self) -> None:
         """Commits a harmless write, to know that the next `put` can; raises SpoolUnavailable."""

@@ -38,6 +38,7 @@ class Housekeeping:
         """Rounds until cancelled; a fault in one is logged and the next comes all the same."""
         while True:
             await self._guarded(self.erase)
+            await self._guarded(self.discard_untrusted)
             await self._guarded(self.tell)
             await self.clock.sleep(ROUND)
 
@@ -56,6 +57,16 @@ class Housekeeping:
             await asyncio.sleep(0)
         if erased:
             log.info("erased by retention", messages=erased)
+
+    async def discard_untrusted(self) -> None:
+        """Discards and erases what no rule of trust matched and nobody vouched for within its own retention."""
+        before = self.clock.now() - self.settings.untrusted.retention
+        discarded = 0
+        while count := await self.spool.discard_untrusted(before=before, limit=ERASE_AT_ONCE, now=self.clock.now()):
+            discarded += count
+            await asyncio.sleep(0)
+        if discarded:
+            log.info("untrusted mail discarded by retention", applications=discarded)
 
     async def tell(self) -> None:
         """Sends the digest when it is wanted, something waits for a person, and the last one is long enough ago."""

@@ -25,6 +25,7 @@ from apptrack_ingest.spool.contract import (
     Claim,
     Facts,
     Filter,
+    Load,
     Pause,
     ReportClaim,
     ReportSettlement,
@@ -35,20 +36,21 @@ from apptrack_ingest.spool.contract import (
 T = 1000.0
 """When the tests' mails come in; times after it are written T + seconds."""
 LEASE = 60.0
+EVIDENCE = ("SPF for mail from idibu.example: pass",)
 RAW = b"X-iTrackID: 7\r\n\r\nna\xefve \x00 bytes\r\n"
 Opener = Callable[[], Awaitable[Spool]]
 
 
-def mail(*, at: float = T, trusted: bool = True, raw: bytes = RAW, **envelope: Any) -> Message:
+def mail(*, at: float = T, raw: bytes = RAW, **envelope: Any) -> Message:
     given = {"sender": "bounce@idibu.example", "recipients": ("cv@acme.example",), "peer": "192.0.2.1", "helo": "mx"}
-    return Message(Envelope(**{**given, **envelope}), at, trusted, "by address", raw, warnings=("bare LF",))
+    return Message(Envelope(**{**given, **envelope}), at, raw, EVIDENCE, warnings=("bare LF",))
 
 
 async def put(
     spool: Spool, applicant_id: int | None = 7, account: str | None = "acme", *, at: float = T, trusted: bool = True
 ) -> int:
     """Puts a mail of one application; returns the application's id."""
-    message_id = await spool.put(mail(at=at, trusted=trusted), [Arrival(account, applicant_id)])
+    message_id = await spool.put(mail(at=at), [Arrival(account, applicant_id, trusted, "by address")])
     (found,) = [s for s in await spool.find(Filter(limit=1000)) if s.message_id == message_id]
     return found.application_id
 
@@ -122,7 +124,7 @@ async def report_states(spool: Spool, *applications: int) -> list[ReportState]:
 
 
 async def test_what_was_put_is_there_for_everybody_byte_by_byte(spool: Spool, another: Opener) -> None:
-    message_id = await spool.put(mail(smtputf8=True), [Arrival("acme", 7)])
+    message_id = await spool.put(mail(smtputf8=True), [Arrival("acme", 7, True, "by address")])
     other = await another()
     assert await other.raw(message_id) == RAW
     (summary,) = await other.find(Filter())
@@ -130,11 +132,14 @@ async def test_what_was_put_is_there_for_everybody_byte_by_byte(spool: Spool, an
     assert (summary.state, summary.due_at, summary.received_at, summary.attempts) == (State.RECEIVED, T, T, 0)
     assert (story.sender, story.recipients, story.peer) == ("bounce@idibu.example", ("cv@acme.example",), "192.0.2.1")
     assert (story.helo, story.size, story.trusted, story.trust_note) == ("mx", len(RAW), True, "by address")
+    assert story.evidence == EVIDENCE
     assert (story.message_warnings, story.erased) == (("bare LF",), False)
 
 
 async def test_a_message_for_two_accounts_is_kept_once_and_yields_two_applications(spool: Spool) -> None:
-    message_id = await spool.put(mail(), [Arrival("acme", 7), Arrival("blue", 7), Arrival(None, None)])
+    message_id = await spool.put(
+        mail(), [Arrival("acme", 7, True), Arrival("blue", 7, True), Arrival(None, None, True)]
+    )
     found = await spool.find(Filter())
     assert {(s.account, s.applicant_id, s.message_id) for s in found} == {
         ("acme", 7, message_id),
@@ -144,7 +149,7 @@ async def test_a_message_for_two_accounts_is_kept_once_and_yields_two_applicatio
 
 
 async def test_a_peers_bytes_that_are_no_text_cost_nothing(spool: Spool) -> None:
-    message_id = await spool.put(mail(helo="caf\udce9", sender="j\udce9@x.example"), [Arrival("acme", 7)])
+    message_id = await spool.put(mail(helo="caf\udce9", sender="j\udce9@x.example"), [Arrival("acme", 7, True)])
     (summary,) = await spool.find(Filter())
     story = await spool.story(summary.application_id)
     assert (story.helo, story.sender) == ("caf\ufffd", "j\ufffd@x.example")
@@ -233,7 +238,7 @@ async def test_a_series_of_attempts_keeps_its_beginning(spool: Spool) -> None:
 
 async def test_many_tasks_on_two_handles_never_get_the_same_application(spool: Spool, another: Opener) -> None:
     other, got = await another(), []
-    await asyncio.gather(*(spool.put(mail(), [Arrival("acme", n % 60)]) for n in range(120)))
+    await asyncio.gather(*(spool.put(mail(), [Arrival("acme", n % 60, True)]) for n in range(120)))
 
     async def take(handle: Spool, worker: str) -> None:
         while claims := await claim(handle, worker=worker, limit=3):
@@ -664,7 +669,7 @@ async def test_next_due_looks_at_reports_of_these_accounts_and_knows_when_a_paus
 async def test_a_put_through_one_handle_wakes_who_listens_on_another(spool: Spool, another: Opener) -> None:
     woken = asyncio.Event()
     spool.listen(woken.set)
-    await (await another()).put(mail(), [Arrival("acme", 7)])
+    await (await another()).put(mail(), [Arrival("acme", 7, True)])
     async with asyncio.timeout(10):
         await woken.wait()
 
@@ -883,7 +888,7 @@ async def test_a_marked_time_is_remembered(spool: Spool, another: Opener) -> Non
 
 async def test_what_waits_is_committed_before_the_spool_closes_and_nothing_is_taken_after(another: Opener) -> None:
     closing, other = await another(), await another()
-    puts = [asyncio.create_task(closing.put(mail(), [Arrival("acme", n)])) for n in range(20)]
+    puts = [asyncio.create_task(closing.put(mail(), [Arrival("acme", n, True)])) for n in range(20)]
     await asyncio.sleep(0)
     await closing.close()
     await asyncio.gather(*puts)
@@ -931,10 +936,66 @@ async def test_nothing_is_erased_whose_report_still_waits(spool: Spool, state: R
 
 
 async def test_a_message_stays_while_one_of_its_applications_waits(spool: Spool) -> None:
-    message_id = await spool.put(mail(), [Arrival("acme", 7), Arrival("blue", 7)])
+    message_id = await spool.put(mail(), [Arrival("acme", 7, True), Arrival("blue", 7, True)])
     delivered, _ = await claim(spool)
     await spool.settle(delivered, SETTLEMENTS[Event.DELIVER], now=T)
     assert await spool.erase_finished(before=T + 10**9, limit=10) == 0
+    assert await spool.raw(message_id) == RAW
+
+
+HELD_AS_UNTRUSTED = {"code": "untrusted", "reason": HeldReason.UNTRUSTED}
+
+
+async def test_the_load_counts_what_waits_and_apart_what_nobody_trusts(spool: Spool) -> None:
+    assert await spool.load() == Load(0, 0, 0)
+    await put(spool, 7)
+    await put(spool, None, trusted=False)
+    await spool.put(mail(), [Arrival("acme", None, False), Arrival("blue", None, False)])
+    assert await spool.load() == Load(4, 2, 2 * len(RAW))
+    for claimed in await claim(spool, limit=10):
+        event = Event.DELIVER if claimed.trusted else Event.HOLD
+        await spool.settle(
+            claimed, replace(SETTLEMENTS[event], **({} if claimed.trusted else HELD_AS_UNTRUSTED)), now=T
+        )
+    assert await spool.load() == Load(0, 2, 2 * len(RAW))
+    for row in await spool.find(Filter(states=(State.HELD,))):
+        await spool.act(row.application_id, Action(Event.RELEASE, "jo"), now=T)
+    assert await spool.load() == Load(3, 0, 0)
+
+
+async def test_untrusted_mail_nobody_vouched_for_is_discarded_and_erased_in_time(spool: Spool) -> None:
+    application_id = await put(spool, None, trusted=False)
+    facts = Facts("REF-1", "Jane Doe", "jane@x.example", "Cook", "Seek", "v1:aa", ("about Jane",))
+    await work(spool, Event.HOLD, facts=facts, **HELD_AS_UNTRUSTED)
+    assert await spool.discard_untrusted(before=T, limit=10, now=T + 5) == 0
+    assert await spool.discard_untrusted(before=T + 1, limit=10, now=T + 5) == 1
+    story = await spool.story(application_id)
+    assert (story.summary.state, story.erased, story.summary.facts.candidate_name) == (State.DISCARDED, True, None)
+    assert [(a.actor, a.action, a.at) for a in story.actions] == [("retention", "discard", T + 5)]
+    assert "nobody vouched" in story.actions[0].note
+    assert await spool.load() == Load(0, 0, 0)
+    assert await spool.discard_untrusted(before=T + 1, limit=10, now=T + 5) == 0
+
+
+async def test_what_is_trusted_released_or_held_by_a_person_is_not_discarded(spool: Spool) -> None:
+    await put(spool, 7)
+    await work(spool, Event.HOLD, code="invalid-applicant-id", reason=HeldReason.INVALID_APPLICANT_ID)
+    released = await put(spool, None, "blue", trusted=False)
+    await work(spool, Event.HOLD, **HELD_AS_UNTRUSTED)
+    await spool.act(released, Action(Event.RELEASE, "jo"), now=T)
+    await work(spool, Event.HOLD)
+    kept = await put(spool, None, "red", trusted=False)
+    await spool.act(kept, Action(Event.HOLD, "jo"), now=T)
+    assert await spool.discard_untrusted(before=T + 10, limit=10, now=T + 10) == 0
+    assert len(await spool.find(Filter(states=(State.HELD,)))) == 3
+
+
+async def test_a_message_another_account_trusts_outlives_the_untrusted_application(spool: Spool) -> None:
+    message_id = await spool.put(mail(), [Arrival("acme", 7, True), Arrival("blue", None, False)])
+    for claimed in await claim(spool):
+        changes = {} if claimed.trusted else HELD_AS_UNTRUSTED
+        await spool.settle(claimed, replace(SETTLEMENTS[Event.HOLD], **changes), now=T)
+    assert await spool.discard_untrusted(before=T + 1, limit=10, now=T + 1) == 1
     assert await spool.raw(message_id) == RAW
 
 

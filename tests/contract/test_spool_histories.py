@@ -44,8 +44,8 @@ class History:
         return [await self.spool.story(s.application_id) for s in await self.spool.find(Filter(limit=1000))]
 
     async def put(self, n: int) -> None:
-        arrivals = [Arrival("acme", 1 + n % 2)] + [Arrival("blue", 1)] * (n % 3 == 0)
-        await self.spool.put(Message(Envelope("", (), "192.0.2.1"), self.now, True, "", b"%d" % n), arrivals)
+        arrivals = [Arrival("acme", 1 + n % 2, True)] + [Arrival("blue", 1, True)] * (n % 3 == 0)
+        await self.spool.put(Message(Envelope("", (), "192.0.2.1"), self.now, b"%d" % n), arrivals)
 
     async def claim(self, n: int) -> None:
         options = {"worker": "w", "now": self.now, "lease": LEASE}

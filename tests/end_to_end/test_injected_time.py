@@ -124,8 +124,8 @@ async def test_one_forbidden_applicant_does_not_pause_the_account(world):
     await world.work()
     odd = 1000
     world.sandbox.misbehave(Step(fault=Fault.HTML, status=403, times=None, applicant=odd))
-    message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.time, True, "loopback", an_email(odd))
-    await world.spool.put(message, [Arrival("acme", odd)])
+    message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.time, an_email(odd))
+    await world.spool.put(message, [Arrival("acme", odd, True)])
     for _ in range(4):
         await world.receive("acme")
     await world.work()
@@ -146,8 +146,8 @@ async def test_only_the_newest_outcome_is_reported(world):
     number = await world.receive("acme")
     await world.work()
     update = an_email(number, text="an update")
-    message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.time, True, "loopback", update)
-    await world.spool.put(message, [Arrival("acme", number)])
+    message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.time, update)
+    await world.spool.put(message, [Arrival("acme", number, True)])
     await world.work()
     assert [row.report for row in await world.rows()] == [ReportState.DUE, ReportState.SUPERSEDED]
     world.point_at(world.sandbox.base_url)
@@ -163,9 +163,9 @@ async def test_an_update_of_a_delivered_applicant_carries_the_earlier_remote_id(
     number = await world.receive("acme")
     await world.work()
     message = Message(
-        Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.time, True, "loopback", an_email(number, text="new")
+        Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.time, an_email(number, text="new")
     )
-    await world.spool.put(message, [Arrival("acme", number)])
+    await world.spool.put(message, [Arrival("acme", number, True)])
     await world.work()
     first, second = world.handlers["acme"].applications
     assert second.previous is not None and second.previous.remote_id == "R-1"

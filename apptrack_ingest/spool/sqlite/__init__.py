@@ -20,6 +20,7 @@ from apptrack_ingest.spool.contract import (
     Due,
     Facts,
     Filter,
+    Load,
     Pause,
     Reaped,
     ReportClaim,
@@ -28,7 +29,7 @@ from apptrack_ingest.spool.contract import (
     Story,
     Summary,
 )
-from apptrack_ingest.spool.sqlite import bodies, counts, hand_off, messages, people, reports
+from apptrack_ingest.spool.sqlite import bodies, counts, hand_off, messages, people, reports, untrusted
 from apptrack_ingest.spool.sqlite.commit import GroupCommitter
 from apptrack_ingest.spool.sqlite.filesystem import refuse_network_filesystem
 from apptrack_ingest.spool.sqlite.hints import Hints
@@ -257,6 +258,9 @@ class SqliteSpool:
     async def backlog(self) -> Backlog:
         return await self._read(counts.backlog)
 
+    async def load(self) -> Load:
+        return await self._read(untrusted.load)
+
     async def mark(self, key: str) -> float | None:
         row = await self._read(lambda c: c.execute("SELECT at FROM marks WHERE key = ?", (key,)).fetchone())
         return float(row["at"]) if row else None
@@ -272,6 +276,9 @@ class SqliteSpool:
     async def erase_finished(self, *, before: float, limit: int) -> int:
         now = self._clock()
         return await self._writer.do(lambda c: messages.erase_finished(c, before=before, limit=limit, now=now))
+
+    async def discard_untrusted(self, *, before: float, limit: int, now: float) -> int:
+        return await self._writer.do(lambda c: untrusted.discard(c, before=before, limit=limit, now=now))
 
     async def check_writable(self) -> None:
         await self.set_mark("writable", self._clock())

@@ -21,7 +21,7 @@ a.state = 'received' AND a.in_attempt = 0
 """
 
 _CLAIMABLE = f"""
-SELECT a.*, m.trusted FROM applications a INDEXED BY applications_due JOIN messages m ON m.id = a.message_id
+SELECT a.* FROM applications a INDEXED BY applications_due
 WHERE {FREE} AND a.due_at <= :now AND (a.crashes > 0) = :solo
   AND coalesce(a.account, '') NOT IN (SELECT value FROM json_each(:full))
 ORDER BY a.due_at, a.id LIMIT :limit
@@ -185,8 +185,7 @@ def end_attempt(
 def reap(connection: sqlite3.Connection, *, now: float, reports_for: Collection[str]) -> list[Reaped]:
     """Ends attempts nobody holds any more; see the contract."""
     rows = connection.execute(
-        "SELECT a.*, m.trusted FROM applications a JOIN messages m ON m.id = a.message_id"
-        " WHERE a.in_attempt = 1 AND a.lease_until <= ?",
+        "SELECT * FROM applications WHERE in_attempt = 1 AND lease_until <= ?",
         (now,),
     ).fetchall()
     return [_reap(connection, row, now, reports_for) for row in rows]

@@ -14,8 +14,8 @@ def put(connection: sqlite3.Connection, message: Message, arrivals: Sequence[Arr
     """Inserts message, body and applications; returns the message's id."""
     envelope = message.envelope
     cursor = connection.execute(
-        "INSERT INTO messages (received_at, sender, recipients, peer, helo, smtputf8, trusted, trust_note, size, sha256,"
-        " warnings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO messages (received_at, sender, recipients, peer, helo, smtputf8, size, sha256, evidence, warnings)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             message.received_at,
             envelope.sender,
@@ -23,18 +23,21 @@ def put(connection: sqlite3.Connection, message: Message, arrivals: Sequence[Arr
             envelope.peer,
             envelope.helo,
             envelope.smtputf8,
-            message.trusted,
-            message.trust_note,
             len(message.raw),
             hashlib.sha256(message.raw).hexdigest(),
+            json.dumps(message.evidence),
             json.dumps(message.warnings),
         ),
     )
     message_id = int(cursor.lastrowid or 0)
     bodies.keep(connection, message_id, message.raw)
     connection.executemany(
-        "INSERT INTO applications (message_id, account, applicant_id, received_at, due_at) VALUES (?, ?, ?, ?, ?)",
-        [(message_id, a.account, a.applicant_id, message.received_at, message.received_at) for a in arrivals],
+        "INSERT INTO applications (message_id, account, applicant_id, trusted, trust_note, received_at, due_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (message_id, a.account, a.applicant_id, a.trusted, a.trust_note, message.received_at, message.received_at)
+            for a in arrivals
+        ],
     )
     return message_id
 
@@ -54,23 +57,29 @@ def erase_finished(connection: sqlite3.Connection, *, before: float, limit: int,
     """Erases bodies, envelopes' and candidates' data of finished messages; ids, digests and times stay."""
     ids = [row["id"] for row in connection.execute(_ERASABLE, {"before": before, "limit": limit})]
     for message_id in ids:
-        bodies.erase(connection, message_id)
-        connection.execute(
-            "UPDATE messages SET erased_at = ?, sender = '', recipients = '[]', helo = '', warnings = '[]' WHERE id = ?",
-            (now, message_id),
-        )
-        connection.execute(
-            "UPDATE applications SET candidate_name = NULL, candidate_email = NULL, detail = NULL, warnings = '[]'"
-            " WHERE message_id = ?",
-            (message_id,),
-        )
-        connection.execute(
-            "UPDATE attempts SET detail = NULL WHERE application_id IN (SELECT id FROM applications WHERE message_id = ?)",
-            (message_id,),
-        )
-        connection.execute(
-            "UPDATE reports SET error_message = NULL, detail = NULL WHERE application_id IN"
-            " (SELECT id FROM applications WHERE message_id = ?)",
-            (message_id,),
-        )
+        erase(connection, message_id, now=now)
     return len(ids)
+
+
+def erase(connection: sqlite3.Connection, message_id: int, *, now: float) -> None:
+    """Erases one message's body, its envelope and all that was derived from it; ids, digests and times stay."""
+    bodies.erase(connection, message_id)
+    connection.execute(
+        "UPDATE messages SET erased_at = ?, sender = '', recipients = '[]', helo = '', evidence = '[]', warnings = '[]'"
+        " WHERE id = ?",
+        (now, message_id),
+    )
+    connection.execute(
+        "UPDATE applications SET candidate_name = NULL, candidate_email = NULL, detail = NULL, warnings = '[]'"
+        " WHERE message_id = ?",
+        (message_id,),
+    )
+    connection.execute(
+        "UPDATE attempts SET detail = NULL WHERE application_id IN (SELECT id FROM applications WHERE message_id = ?)",
+        (message_id,),
+    )
+    connection.execute(
+        "UPDATE reports SET error_message = NULL, detail = NULL WHERE application_id IN"
+        " (SELECT id FROM applications WHERE message_id = ?)",
+        (message_id,),
+    )

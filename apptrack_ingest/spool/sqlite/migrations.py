@@ -130,7 +130,20 @@ CREATE TABLE marks (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (FIRST,)
+TRUST_BY_ACCOUNT = """
+ALTER TABLE applications ADD COLUMN trusted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE applications ADD COLUMN trust_note TEXT NOT NULL DEFAULT '';
+ALTER TABLE messages ADD COLUMN evidence TEXT NOT NULL DEFAULT '[]';
+UPDATE applications SET (trusted, trust_note) =
+    (SELECT m.trusted, m.trust_note FROM messages m WHERE m.id = applications.message_id);
+ALTER TABLE messages DROP COLUMN trusted;
+ALTER TABLE messages DROP COLUMN trust_note;
+CREATE INDEX applications_untrusted ON applications (message_id)
+    WHERE trusted = 0 AND vouched = 0 AND state IN ('received', 'held');
+"""
+"""Two accounts may trust different senders, so that trust is the application's and no longer the message's."""
+
+MIGRATIONS: tuple[str, ...] = (FIRST, TRUST_BY_ACCOUNT)
 
 
 def version_of(connection: sqlite3.Connection) -> int:

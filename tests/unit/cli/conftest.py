@@ -88,11 +88,11 @@ class House:
         message = Message(
             Envelope(sender, (recipient,), "127.0.0.1", "mail.idibu.example"),
             self.now - 60 if received_at is None else received_at,
-            trusted,
-            "peer on loopback" if trusted else "peer not on loopback",
             an_email(applicant_id) if raw is None else raw,
         )
-        arrival = Arrival(account, applicant_id if trusted else None)
+        arrival = Arrival(
+            account, applicant_id if trusted else None, trusted, "by network" if trusted else "no rule matched"
+        )
 
         async def work(spool: Spool) -> int:
             await spool.put(message, [arrival])

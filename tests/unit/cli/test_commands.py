@@ -18,13 +18,19 @@ def sections() -> dict[str, str]:
     return {name: part.split("\n## ")[0] for name, part in zip(parts[1::2], parts[2::2], strict=True)}
 
 
+def with_subcommands(name: str) -> list[click.Command]:
+    """The command, and those below it where it is a group (`address new`)."""
+    command = main.commands[name]
+    return [command, *command.commands.values()] if isinstance(command, click.Group) else [command]
+
+
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_help(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0
-    assert main.commands[name].help
-    undescribed = [p.name for p in main.commands[name].params if isinstance(p, click.Option) and not p.help]
-    assert not undescribed
+    for command in with_subcommands(name):
+        assert command.help
+        assert not [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
 
 
 def test_the_documented_commands_are_those_there_are() -> None:
@@ -35,7 +41,8 @@ def test_the_documented_commands_are_those_there_are() -> None:
 def test_every_option_is_documented(name: str) -> None:
     options = {
         option
-        for parameter in main.commands[name].params
+        for command in with_subcommands(name)
+        for parameter in command.params
         if isinstance(parameter, click.Option) and not parameter.hidden
         for option in parameter.opts
         if option.startswith("--")
@@ -47,4 +54,4 @@ def test_every_option_is_documented(name: str) -> None:
 
 def test_every_command_but_the_standalone_ones_takes_a_configuration() -> None:
     without = {n for n, c in main.commands.items() if not any("--config" in p.opts for p in c.params)}
-    assert without == {"sandbox", "demo"}
+    assert without == {"sandbox", "demo", "address", "user"}  # the last two are groups

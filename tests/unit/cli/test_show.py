@@ -41,7 +41,7 @@ def test_the_whole_story_in_order(house: House) -> None:
         "bounces@idibu.example",
         "applications@acme.example",
         "127.0.0.1 (mail.idibu.example)",
-        "yes: peer on loopback",
+        "yes: by network",
         f"`retry {application_id} --again` hands it over once more",
     ):
         assert words in told

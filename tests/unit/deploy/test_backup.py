@@ -28,8 +28,8 @@ async def main():
     spool = open_spool(Path(sys.argv[1]))
     for number in range(1, 1_000_000):
         raw = b"X-iTrackID: %d\\r\\n\\r\\n" % number + b"x" * 20_000
-        message = Message(Envelope("a@b.example", ("c@d.example",), "127.0.0.1"), 1.0, True, "", raw)
-        await spool.put(message, [Arrival("acme", number)])
+        message = Message(Envelope("a@b.example", ("c@d.example",), "127.0.0.1"), 1.0, raw)
+        await spool.put(message, [Arrival("acme", number, True)])
         print(number, flush=True)
 
 asyncio.run(main())

@@ -1,6 +1,7 @@
 """The compose file: its keys are Compose's, its files exist, its settings load, its containers are confined."""
 
 import base64
+import ipaddress
 import json
 import re
 from pathlib import Path
@@ -39,6 +40,38 @@ SCHEMA: dict[str, Any] = {
             },
         },
         "volumes": {"type": "object", "additionalProperties": {"type": "null"}},
+        "networks": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["default"],
+            "properties": {
+                "default": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["ipam"],
+                    "properties": {
+                        "ipam": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "required": ["config"],
+                            "properties": {
+                                "config": {
+                                    "type": "array",
+                                    "items": {
+                                        "type": "object",
+                                        "additionalProperties": False,
+                                        "required": ["subnet"],
+                                        "properties": {"subnet": {"type": "string"}},
+                                    },
+                                    "minItems": 1,
+                                    "maxItems": 1,
+                                }
+                            },
+                        }
+                    },
+                }
+            },
+        },
     },
     "$defs": {
         "service": {
@@ -167,6 +200,19 @@ def test_its_settings_load_and_fit_the_handler(
     assert [secret.get_secret_value() for secret in handler.secrets] == [SECRET]
     assert handler.url.get_secret_value() == "http://example-ats:8080/applications"
     assert 401 in handler.retry_statuses
+
+
+def test_it_trusts_its_own_network_which_only_the_host_reaches(
+    compose: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config,) = compose["networks"]["default"]["ipam"]["config"]
+    own = ipaddress.ip_network(config["subnet"])
+    assert own.is_private
+    settings = settings_of(compose, tmp_path, monkeypatch)
+    assert settings.trust.networks == (*Settings().trust.networks, own)
+    # Both or neither: behind a port that the Internet reaches, Docker's gateway speaks for everyone.
+    published = compose["services"]["apptrack-ingest"]["ports"]
+    assert all(ipaddress.ip_address(port.split(":")[0]).is_loopback for port in published)
 
 
 def test_ports_and_hash_file_are_the_ones_the_settings_name(

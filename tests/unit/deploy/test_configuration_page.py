@@ -9,7 +9,8 @@ from apptrack_handlers.folder import Folder
 from apptrack_handlers.webhook import Webhook
 from pydantic import BaseModel
 
-from apptrack_ingest.service.build import NEEDS_RESTART
+from apptrack_ingest.receive.users import Users
+from apptrack_ingest.service.build import NEEDS_RESTART, SMTP_NEEDS_RESTART
 from apptrack_ingest.settings import Settings, load
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -45,6 +46,23 @@ def test_the_table_of_names_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_what_needs_a_restart() -> None:
-    line = re.search(r"\*\*needs a restart\*\*: (.*?);", PAGE, re.DOTALL)
+    line = re.search(r"\*\*needs a restart\*\*: (.*?), and of `\[smtp\]` (.*?);", PAGE, re.DOTALL)
     assert line
     assert tuple(re.findall(r"`\[?(\w+)\]?`", line[1])) == NEEDS_RESTART
+    assert tuple(re.findall(r"`(\w+)`", line[2])) == SMTP_NEEDS_RESTART
+
+
+def test_lists_and_tables_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = re.findall(r"^    (APPTRACK_(?:SMTP|TRUST|ACCOUNTS)__\w+)='(.+)'$", PAGE, re.MULTILINE)
+    assert len(lines) == 5
+    for variable, value in lines:
+        monkeypatch.setenv(variable, value)
+    found = Settings()
+    assert [(one.host, one.port, one.tls) for one in found.smtp.listeners] == [
+        ("0.0.0.0", 25, "starttls"),
+        ("0.0.0.0", 465, "implicit"),
+    ]
+    assert Users({name: hashed.get_secret_value() for name, hashed in found.smtp.users.items()})
+    assert [str(network) for network in found.trust.networks] == ["127.0.0.0/8", "::1/128", "192.0.2.0/24"]
+    assert found.accounts["acme"].trust.dkim == ("idibu.com",)
+    assert found.accounts["acme"].handler_settings["secrets"] == ["whsec_…"]

@@ -9,10 +9,11 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from apptrack_ingest.settings import Account, Settings, load
+from apptrack_ingest.settings import Account, Listener, Settings, load
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "deploy" / "apptrack-ingest.toml"
+BY_NAMES_OF_YOURS = ("handler_settings", "users")
 ALTERNATIVES = {("accounts", "acme", "hash"), ("digest", "webhook_url")}
 """Settings that exclude another one which is shown beside them."""
 
@@ -28,13 +29,13 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def uncommented() -> dict[str, Any]:
     """The example with the `#` before each setting removed, as its reader would."""
-    text = re.sub(r"^#(?=[a-z_]+ = |\[)", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = re.sub(r"^#(?=[a-z0-9_]+ = |\[)", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return tomllib.loads(text)
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section a field holds: itself, or the value of `accounts`."""
-    candidates = get_args(annotation) if get_origin(annotation) in (dict, types.UnionType) else (annotation,)
+    """The section a field holds: itself, the value of `accounts`, or what `listeners` are."""
+    candidates = get_args(annotation) if get_origin(annotation) in (dict, tuple, types.UnionType) else (annotation,)
     return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
@@ -52,7 +53,8 @@ def shown(values: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str,
     """The path of every setting in the example."""
     found: list[tuple[str, ...]] = []
     for name, value in values.items():
-        is_section = isinstance(value, dict) and name != "handler_settings"
+        value = value[0] if name == "listeners" else value
+        is_section = isinstance(value, dict) and name not in BY_NAMES_OF_YOURS
         found += shown(value, (*path, name)) if is_section else [(*path, name)]
     return found
 
@@ -69,6 +71,7 @@ def default_of(path: tuple[str, ...]) -> Any:
     value: Any = Settings(accounts={"acme": Account.model_validate({})})
     for part in path:
         value = value[part] if isinstance(value, dict) else getattr(value, part)
+        value = Listener() if part == "listeners" else value
     return value
 
 
@@ -82,7 +85,13 @@ def test_it_shows_every_setting_and_no_other() -> None:
 
 def test_each_commented_default_is_the_codes_default() -> None:
     no_default = {path for path in every_setting(Settings) if default_of(path) is None}
-    as_shown = Settings(**without(uncommented(), no_default))
+    values = without(uncommented(), no_default)
+    # Both are empty by default; what one listener has by default is shown all the same.
+    (listener,) = values["smtp"].pop("listeners")
+    del values["smtp"]["users"]
+    optional = {path[-1] for path in no_default if path[:2] == ("smtp", "listeners")}
+    assert Listener(**{key: value for key, value in listener.items() if key not in optional}) == Listener()
+    as_shown = Settings(**values)
     assert as_shown == Settings(accounts={"acme": Account.model_validate({})})
 
 

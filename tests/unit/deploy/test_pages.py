@@ -3,13 +3,16 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from apptrack_ingest.cli import main
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = [ROOT / "docs" / f"{name}.md" for name in ("deployment", "reaching-us", "backup", "configuration", "runbook")]
-TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "deploy" / "compose.yaml", ROOT / "deploy" / "apptrack-ingest.toml"]
+NAMES = ("deployment", "reaching-us", "trust", "limits", "backup", "configuration", "lifecycle", "cli", "runbook")
+PAGES = [ROOT / "docs" / f"{name}.md" for name in NAMES]
+DEPLOYED = ("compose.yaml", "compose.toml", "apptrack-ingest.toml")
+TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "README.md", *(ROOT / "deploy" / name for name in DEPLOYED)]
 
 
 def anchors(page: Path) -> set[str]:
@@ -35,7 +38,10 @@ def test_it_names_only_commands_and_options_that_exist(page: Path) -> None:
     for command, rest in named:
         if command not in main.commands:
             continue  # prose, such as "apptrack-ingest is"
-        known = {option for parameter in main.commands[command].params for option in parameter.opts}
+        found = main.commands[command]
+        if isinstance(found, click.Group):
+            found = found.commands[rest.split()[0]]
+        known = {option for parameter in found.params for option in parameter.opts}
         assert {word for word in rest.split() if re.match(r"--?[a-z]", word)} <= known | {"--help"}, command + rest
 
 

@@ -3,15 +3,18 @@
 import configparser
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from apptrack_ingest.settings import Settings
+from apptrack_ingest.service.activated import by_listener
+from apptrack_ingest.settings import Settings, load
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 UNIT = DEPLOY / "apptrack-ingest.service"
+SOCKET = DEPLOY / "apptrack-ingest.socket"
 DROP_INS = DEPLOY / "apptrack-ingest.service.d"
 PORT_25 = DROP_INS / "port-25.conf"
 MOST_EXPOSED = 20
@@ -50,6 +53,34 @@ def test_systemd_accepts_it(installed: Path) -> None:
     # An unknown key is a warning only, so that nothing at all may be said of our file.
     about_ours = [line for line in done.stderr.splitlines() if "apptrack-ingest" in line]
     assert (done.returncode, about_ours) == (0, [])
+
+
+def test_systemd_accepts_the_socket(installed: Path) -> None:
+    shutil.copy(SOCKET, installed.parent)
+    done = systemd_analyze("verify", "--man=no", str(installed.parent / SOCKET.name))
+    about_ours = [line for line in done.stderr.splitlines() if "apptrack-ingest" in line]
+    assert (done.returncode, about_ours) == (0, [])
+
+
+def test_the_socket_is_of_port_25_for_both_families_and_handed_over_whole() -> None:
+    unit = parsed(SOCKET)
+    assert unit["Socket"]["ListenStream"] == "25"
+    assert unit["Socket"]["BindIPv6Only"] == "both"
+    # With Accept=yes systemd would start a process for each connection.
+    assert "Accept" not in unit["Socket"]
+    assert unit["Install"]["WantedBy"] == "sockets.target"
+    # Without Service= it belongs to the service of the same name.
+    assert SOCKET.stem == UNIT.stem and "Service" not in unit["Socket"]
+
+
+def test_the_settings_that_the_socket_unit_shows_take_its_socket(tmp_path: Path) -> None:
+    shown = re.findall(r"^#     (.+)$", SOCKET.read_text(encoding="utf-8"), re.MULTILINE)
+    file = tmp_path / "shown.toml"
+    file.write_text("\n".join(shown) + '\n[accounts.acme]\nrecipients = ["in.acme.example"]\n', encoding="utf-8")
+    with socket.socket() as given:
+        ((listener, taken),) = by_listener(load(file, {}), {parsed(SOCKET)["Socket"]["FileDescriptorName"]: [given]})
+        assert listener.socket == "smtp"
+        assert taken == [given]
 
 
 def test_it_is_confined(installed: Path) -> None:

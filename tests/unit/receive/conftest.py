@@ -4,16 +4,27 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
+import ssl
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
+import trustme
 
 from apptrack_ingest.model import Arrival, Message
+from apptrack_ingest.receive.budget import Budget
+from apptrack_ingest.receive.deciding import Decider
+from apptrack_ingest.receive.judging import is_loopback
 from apptrack_ingest.receive.listener import Listener
 from apptrack_ingest.receive.policy import Destination, Directory, Limits
+from apptrack_ingest.receive.pressure import Floors, Pressure, Room
+from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.reception import Hooks, Reception
 from apptrack_ingest.receive.session import Session
+from apptrack_ingest.receive.tls import Tls
+from apptrack_ingest.receive.users import Users, make_hash
+from apptrack_ingest.spool.contract import Load
+from apptrack_ingest.trust import Connection, Judgement, Mail, Rule, Rules, Verdict
 
 NOW = 1_700_000_000.0
 PATIENCE = 10.0
@@ -65,6 +76,60 @@ class Spool:
         head, _, rest = self.message.raw.partition(b"+0000\r\n")
         assert head.startswith(b"Received: ")
         return rest
+
+
+class Judge:
+    """Remembers whom it was asked about. Believes loopback alone, but for the accounts that `rules` names (all of them
+    under "*"): which rule decided there."""
+
+    def __init__(self, rules: Mapping[str | None, Rule] | None = None) -> None:
+        self.rules = rules or {}
+        self.mails: list[Mail] = []
+
+    async def judge(self, mail: Mail, rules: Mapping[str | None, Sequence[Rules]]) -> Judgement:
+        self.mails.append(mail)
+        local = Rule.NETWORK if is_loopback(mail.connection.address) else Rule.NONE
+        return Judgement({account: self._verdict(account, local) for account in rules})
+
+    def _verdict(self, account: str | None, local: Rule) -> Verdict:
+        rule = self.rules.get(account, self.rules.get("*", local))
+        return Verdict(rule not in (Rule.NONE, Rule.UNDECIDED), rule, "as the test has it")
+
+    @property
+    def connection(self) -> Connection:
+        """Where the last mail came from."""
+        return self.mails[-1].connection
+
+
+class Clock:
+    """Seconds that pass when a test says so, or by themselves: `step` at every look."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.now = 1000.0
+        self.step = step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+class Disk:
+    """The spool's disk and load as a test has them, with the pressure that they make: asked anew every time. Of several
+    numbers of free bytes each is seen once, the last from then on."""
+
+    def __init__(self, floors: Floors, *free_bytes: int) -> None:
+        self.free(*(free_bytes or (10**9,)))
+        self.load = Load(0, 0, 0)
+        self.pressure = Pressure(floors, self._load, self._room, clock=Clock(step=1.0))
+
+    def free(self, *free_bytes: int) -> None:
+        self._rooms = [Room(count, 10**6) for count in free_bytes]
+
+    def _room(self) -> Room:
+        return self._rooms.pop(0) if len(self._rooms) > 1 else self._rooms[0]
+
+    async def _load(self) -> Load:
+        return self.load
 
 
 class Client:
@@ -125,23 +190,42 @@ class Client:
 
 
 class Intake:
-    """A listener with all it needs, and what it told its hooks."""
+    """A listener with all it needs, and what it told its hooks; `parts` are the decider's own (trust, limits, pressure,
+    doorkeeper)."""
 
-    def __init__(self, limits: Limits, directory: Directory, tls_context) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        judge: Judge | None = None,
+        *,
+        tls: Tls | None = None,
+        users: Users | None = None,
+        budget: Budget | None = None,
+        **parts,
+    ) -> None:
         self.spool = Spool()
+        self.judge = judge or Judge()
         self.replies: list[str] = []
         self.accepted: list[float] = []
         self.received: list[str] = []
-        hooks = Hooks(reply=self.replies.append, accept=self.accepted.append, received=self.received.append)
+        self.limited: list[Limit] = []
+        self.opened = self.closed = 0
+        hooks = Hooks(
+            reply=self.replies.append,
+            accept=self.accepted.append,
+            received=self.received.append,
+            limited=self.limited.append,
+            session_opened=self._opened,
+            session_closed=self._closed,
+        )
         self.reception = Reception(
             lambda message, arrivals: self.spool.put(message, arrivals),
-            directory,
+            Decider(directory, self.judge, **parts),
             clock=lambda: NOW,
             hostname="mx.test.example",
-            limits=limits,
             hooks=hooks,
         )
-        self.listener = Listener(self.reception, tls_context=tls_context)
+        self.listener = Listener(self.reception, tls=tls, users=users, budget=budget)
         self.clients: list[Client] = []
 
     @property
@@ -151,31 +235,76 @@ class Intake:
     @property
     def session(self) -> Session:
         """The only session open."""
-        (session,) = self.listener._sessions
+        (session,) = self.listener._open
+        assert isinstance(session, Session)
         return session
 
-    async def sessions_over(self) -> None:
-        """Wait until no session is open."""
+    async def sessions_open(self, opened: int = 1) -> None:
+        """Wait until so many connections were made."""
+        async with asyncio.timeout(PATIENCE):
+            while self.opened < opened:
+                await asyncio.sleep(0.001)
+
+    async def sessions_over(self, opened: int = 1) -> None:
+        """Wait until so many connections were made, and none is open."""
+        await self.sessions_open(opened)
         async with asyncio.timeout(PATIENCE):
             while self.listener.open_sessions:
                 await asyncio.sleep(0.001)
+        assert self.opened == self.closed
 
-    async def connect(self) -> Client:
-        """A client that was greeted."""
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+    def _opened(self) -> None:
+        self.opened += 1
+
+    def _closed(self) -> None:
+        self.closed += 1
+
+    async def knock(self, first: bytes = b"", **opening) -> Client:
+        """A client that was not greeted yet; `first` is what it says before anything else."""
+        opening.setdefault("port", self.port)
+        client = Client(*await asyncio.open_connection("127.0.0.1", **opening))
         self.clients.append(client)
+        client.send(first)
+        return client
+
+    async def connect(self, first: bytes = b"", **opening) -> Client:
+        """A client that was greeted."""
+        client = await self.knock(first, **opening)
         assert await client.reply() == "220 mx.test.example ESMTP apptrack-ingest"
         return client
+
+    async def connect_tls(self, context: ssl.SSLContext) -> Client:
+        """A client that was greeted and spoke STARTTLS, and has to say EHLO again."""
+        client = await self.connect()
+        assert "250-STARTTLS" in (await client.say("EHLO x")).splitlines()
+        assert await client.say("STARTTLS") == "220 2.0.0 Ready to start TLS"
+        await client.writer.start_tls(context, server_hostname="127.0.0.1")
+        return client
+
+
+LIMITS = {field.name for field in dataclasses.fields(Limits)}
+
+
+def new_intake(directory: Directory = DIRECTORY, **wishes) -> Intake:
+    """An intake that listens nowhere yet; single limits by keyword, and whatever else `Intake` takes."""
+    limits = Limits(**{name: wishes.pop(name) for name in LIMITS & wishes.keys()})
+    return Intake(directory, limits=limits, **wishes)
+
+
+@pytest.fixture(name="new_intake")
+def _new_intake():
+    return new_intake
 
 
 @pytest.fixture
 async def make_intake():
-    """Makes intakes; limits by keyword."""
-    made = []
+    """Makes intakes, as `new_intake` does, that listen. Nothing may reach the loop's own handler of exceptions."""
+    made, problems = [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
 
-    async def make(directory: Directory = DIRECTORY, tls_context=None, **limits) -> Intake:
-        intake = Intake(dataclasses.replace(Limits(), **limits), directory, tls_context)
-        await intake.listener.start("127.0.0.1", 0)
+    async def make(directory: Directory = DIRECTORY, *, entry=None, **wishes) -> Intake:
+        intake = new_intake(directory, **wishes)
+        await intake.listener.start("127.0.0.1", 0, entry)
         made.append(intake)
         return intake
 
@@ -184,6 +313,53 @@ async def make_intake():
         for client in intake.clients:
             client.writer.close()
         await intake.listener.drain(PATIENCE)
+    assert problems == []
+
+
+class Identity:
+    """Our certificate in files, a clock of its own, and what was told about it."""
+
+    def __init__(self, directory, authority: trustme.CA) -> None:
+        self.certificate, self.key = directory / "cert.pem", directory / "key.pem"
+        self.authority = authority
+        self.now = NOW
+        self.problems: list[str] = []
+
+    def renew(self, *, certificate: bool = True, key: bool = True, **wishes) -> None:
+        """A new pair, of which one half alone may be written."""
+        made = self.authority.issue_cert("127.0.0.1", **wishes)
+        if certificate:
+            made.cert_chain_pems[0].write_to_path(self.certificate)
+        if key:
+            made.private_key_pem.write_to_path(self.key)
+
+    def tls(self, **wishes) -> Tls:
+        return Tls(self.certificate, self.key, clock=lambda: self.now, on_problem=self.problems.append, **wishes)
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def identity(tmp_path, authority) -> Identity:
+    made = Identity(tmp_path, authority)
+    made.renew()
+    return made
+
+
+@pytest.fixture
+def client_tls(authority) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def users() -> Users:
+    """ann with an easy password, and a hash that is cheap."""
+    return Users({"ann": make_hash("pass word", n=4096, p=1)})
 
 
 @pytest.fixture

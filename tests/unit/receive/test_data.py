@@ -1,12 +1,15 @@
 """The bulk DATA reader against a naive one, over every way to cut the bytes."""
 
+import asyncio
 import itertools
+import time
 
+import loop_time
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from apptrack_ingest.receive.data import DataReader
+from apptrack_ingest.receive.data import DataReader, joined
 
 # Bytes made of what matters, so that ends, dots and bare CR or LF are found often.
 wires = st.lists(st.sampled_from([b"\r\n", b".", b"\r", b"\n", b"a", b"\x00\xff", b"\r\n.\r\n"]), max_size=40).map(
@@ -93,9 +96,117 @@ def test_a_mail_over_the_limit_is_read_to_its_end_and_not_kept(wire, limit, plac
     assert reader.content == (b"" if reader.too_big else content)
 
 
-def test_what_is_over_the_limit_takes_no_memory():
+async def test_what_is_over_the_limit_takes_no_memory():
     reader = DataReader(1000)
     for _ in range(100):
         reader.feed(b"x" * 1000)
-    assert len(reader._kept) + len(reader._tail) < 1010
+    assert reader.held == 0 and len(reader._small) + sum(map(len, reader._pieces)) == 0
     assert reader.size == 100_000
+    assert await reader.whole() == b""
+
+
+@given(wires.filter(lambda wire: naive(wire) is not None), st.lists(st.integers(0, 200)), st.integers(0, 8))
+def test_a_discarded_mail_is_read_to_its_end_and_not_kept(wire, places, after):
+    content, rest = naive(wire)
+    reader, left = DataReader(10_000), None
+    for number, chunk in enumerate(chunks := cut(wire, places)):
+        if number == after:
+            reader.discard()
+            assert reader.held == 0
+        left = reader.feed(chunk)
+        if left is not None:
+            left += b"".join(chunks[number + 1 :])
+            break
+    assert left == rest
+    assert reader.size == len(content) and not reader.too_big
+    assert reader.content == (b"" if reader.discarding else content)
+
+
+@given(wires, st.lists(st.integers(0, 200), max_size=8), st.integers(0, 60))
+def test_what_it_holds_is_known_after_every_chunk(wire, places, limit):
+    reader = DataReader(limit)
+    for chunk in cut(wire, places):
+        if reader.feed(chunk) is not None:
+            break
+        assert reader.held == len(reader.content)
+        assert reader.held == (0 if reader.too_big else reader.size)
+
+
+@pytest.mark.parametrize("sizes", [[1], [70_000], [1, 70_000], [40_000, 3, 3, 16_384, 16_383, 1], [262_144, 1460]])
+async def test_small_and_large_chunks_keep_their_order(sizes):
+    text = b"".join(b"%07d\r\n" % number for number in range(20_000))
+    reader, place, size = DataReader(10**6), 0, itertools.cycle(sizes)
+    while place < len(text):
+        reader.feed(text[place : (place := place + next(size))])
+    assert reader.feed(b".\r\n") == b""
+    assert await reader.whole() == text
+    assert await reader.whole() is reader.content is reader.content
+
+
+# --- its cost ---------------------------------------------------------------------------------------------------------
+
+CHUNK = 256 * 1024
+"""What asyncio's transports hand over at most."""
+
+
+def slowest(reader: DataReader, chunks) -> float:
+    """CPU seconds of the slowest feed."""
+    worst = 0.0
+    for chunk in chunks:
+        started = time.thread_time()
+        assert reader.feed(chunk) is None
+        worst = max(worst, time.thread_time() - started)
+    return worst
+
+
+@pytest.mark.parametrize(
+    "unit", [b"x", b"\r\n.x", b"\r\n..", b"\r", b"\n", b"\r\n", b"\r\n.\r", b"\n.\n", b"x" * 76 + b"\r\n"]
+)
+def test_no_chunk_of_a_large_mail_holds_up_the_loop(unit):
+    mail = unit * (10_000_000 // len(unit))
+    chunks = [mail[start : start + CHUNK] for start in range(0, len(mail), CHUNK)]
+    fresh = slowest(DataReader(2**30), chunks)
+    discarded = DataReader(2**30)
+    discarded.discard()
+    assert max(fresh, slowest(discarded, chunks)) < 0.050
+
+
+def test_a_byte_costs_the_same_after_thirty_megabytes():
+    full = DataReader(2**30)
+    full.feed(b"0123456789abcdef\r\n" * 1_700_000)
+    assert slowest(full, [b"\r", b"\n", b".", b"\r", b"x"] * 20_000) < 0.050
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+async def test_pieces_are_joined_in_their_order(size):
+    content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    assert await joined(b"Received: us\r\n", content) == b"Received: us\r\n" + content
+    assert await joined(content, b"", b"end", content) == content + b"end" + content
+    assert await joined() == b""
+
+
+async def test_others_have_their_turn_while_much_is_joined():
+    others = 0
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await joined(b"Received: us\r\n", b"x" * (CHUNK - 100))
+    assert others == 0
+    await joined(b"Received: us\r\n", *[b"x" * 1000] * 1000, b"x" * (10 * CHUNK))
+    assert others >= 12
+    task.cancel()
+
+
+async def test_a_large_mail_is_put_together_without_holding_up_the_loop():
+    reader = DataReader(2**30)
+    for _ in range(120):
+        reader.feed(b"x" * CHUNK)
+    with loop_time.callbacks() as seen:
+        raw = await joined(b"Received: us\r\n", await reader.whole())
+    assert len(raw) == 120 * CHUNK + 14
+    assert seen.count > 200 and seen.slowest < loop_time.LONGEST, seen.what

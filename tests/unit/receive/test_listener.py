@@ -24,6 +24,17 @@ async def test_several_addresses_at_once(intake):
     writer.close()
 
 
+async def test_a_peer_of_ipv4_is_one_on_a_socket_for_both_kinds_too(intake, mail):
+    """As systemd makes them."""
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.bind(("::ffff:127.0.0.1", 0))
+    await intake.listener.serve(sock)
+    client = await intake.connect(port=sock.getsockname()[1])
+    assert (await client.deliver(mail)).startswith("250 ")
+    assert intake.spool.message.envelope.peer == intake.judge.connection.address == "127.0.0.1"
+
+
 async def test_an_address_in_use_is_an_error_at_once(intake):
     with pytest.raises(OSError, match="in use"):
         listening_sockets("127.0.0.1", intake.port)[0].listen()
@@ -39,6 +50,13 @@ async def test_drain_tells_idle_sessions_and_refuses_new_ones(intake):
     assert intake.listener.open_sessions == 0
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_a_connection_made_in_the_moment_of_the_drain_is_refused(intake):
+    intake.listener.draining = True
+    client = await intake.knock()
+    assert await client.reply() == "421 4.3.2 Shutting down, try again later"
+    assert await client.ended()
 
 
 async def test_drain_finishes_the_mail_under_way_and_takes_no_new_command(intake, mail):

@@ -7,10 +7,15 @@ import re
 import pytest
 
 from apptrack_ingest.errors import SpoolUnavailable
-from apptrack_ingest.model import Arrival, Envelope
+from apptrack_ingest.model import Envelope
 from apptrack_ingest.receive import policy
+from apptrack_ingest.receive.deciding import Decider, Delivery
+from apptrack_ingest.receive.judging import TrustPolicy
 from apptrack_ingest.receive.policy import Directory, Limits
-from apptrack_ingest.receive.reception import Delivery, Reception, trace_header
+from apptrack_ingest.receive.reception import Reception, trace_header
+from apptrack_ingest.trust import Connection
+
+from .conftest import Judge
 
 ID = 33139609
 
@@ -20,10 +25,9 @@ def make_reception(spool, directory):
     def make(**limits) -> Reception:
         return Reception(
             lambda *args: spool.put(*args),
-            directory,
+            Decider(directory, Judge(), limits=Limits(**limits)),
             clock=lambda: 1_700_000_000.0,
             hostname="mx.test.example",
-            limits=Limits(**limits),
         )
 
     return make
@@ -32,6 +36,7 @@ def make_reception(spool, directory):
 def delivery(content: bytes, *recipients: str, peer: str = "127.0.0.1", **envelope) -> Delivery:
     return Delivery(
         Envelope("ann@example.org", recipients or ("jobs@north.example",), peer, "client.example", **envelope),
+        Connection(peer, "client.example"),
         "ESMTP",
         content,
     )
@@ -42,8 +47,8 @@ async def test_a_mail_is_spooled_with_its_trace_on_top(make_reception, spool, ma
     assert reply.render() == "250 2.6.0 Queued as 1"
     ((message, arrivals),) = spool.kept
     assert message.raw.endswith(b"\r\n" + mail)
-    assert (message.trusted, message.received_at) == (True, 1_700_000_000.0)
-    assert arrivals == (Arrival("north", ID),)
+    assert message.received_at == 1_700_000_000.0
+    assert [(a.account, a.applicant_id, a.trusted) for a in arrivals] == [("north", ID, True)]
 
 
 @pytest.mark.parametrize(
@@ -61,10 +66,10 @@ async def test_an_id_is_believed_only_from_a_trusted_peer_and_well_formed(
     make_reception, spool, peer, header, believed
 ):
     await make_reception().receive(delivery(header + b"\r\nbody\r\n", peer=peer))
-    ((message, arrivals),) = spool.kept
-    assert arrivals == (Arrival("north", believed),)
-    assert message.trusted == (peer == "127.0.0.1")
-    assert message.trust_note
+    ((_, (arrival,)),) = spool.kept
+    assert (arrival.account, arrival.applicant_id) == ("north", believed)
+    assert arrival.trusted == (peer == "127.0.0.1")
+    assert arrival.trust_note
 
 
 async def test_one_application_per_account_and_one_message(make_reception, spool):
@@ -76,11 +81,11 @@ async def test_one_application_per_account_and_one_message(make_reception, spool
 
 async def test_a_new_directory_counts_from_the_next_mail_on(make_reception, spool, mail):
     reception = make_reception()
-    reception.configure(Directory(any_recipient="default"))
-    assert reception.recipient("who@ever.example", "127.0.0.1", 0) is policy.RECIPIENT_OK
-    assert reception.recipient("who@ever.example", "192.0.2.1", 0) is policy.UNKNOWN_RECIPIENT
+    reception.decider.configure(Directory(any_recipient="default"), TrustPolicy(), Limits())
+    assert reception.recipient("who@ever.example", Connection("127.0.0.1"), 0) is policy.RECIPIENT_OK
+    assert reception.recipient("who@ever.example", Connection("192.0.2.1"), 0) is policy.UNKNOWN_RECIPIENT
     await reception.receive(delivery(mail, "who@ever.example"))
-    assert spool.kept[0][1] == (Arrival("default", ID),)
+    assert [(a.account, a.applicant_id) for a in spool.kept[0][1]] == [("default", ID)]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ async def test_a_put_cancelled_by_others_is_a_fault_like_any(make_reception, spo
 
 def trace(recipients: tuple[str, ...] = ("jobs@north.example",), **changes) -> str:
     envelope = {"peer": "192.0.2.7", "helo": "client.example", **changes}
-    made = Delivery(Envelope("ann@example.org", recipients, **envelope), "ESMTPS", b"")
+    made = Delivery(Envelope("ann@example.org", recipients, **envelope), Connection(envelope["peer"]), "ESMTPS", b"")
     return trace_header(made, "mx.test.example", 1_700_000_000.0).decode()
 
 

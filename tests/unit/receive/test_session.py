@@ -6,19 +6,19 @@ import logging
 import re
 import smtplib
 import socket
-import ssl
 from email.message import EmailMessage
 
 import aiosmtplib
 import pytest
-import trustme
 from aiosmtpd.smtp import SMTP
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apptrack_ingest.errors import SpoolUnavailable
 from apptrack_ingest.receive import policy
-from apptrack_ingest.receive.session import COMMANDS_PER_TURN, INSTEAD_OF, Session, in_our_words
+from apptrack_ingest.receive.commands import COMMANDS_PER_TURN
+from apptrack_ingest.receive.session import Session
+from apptrack_ingest.receive.wording import INSTEAD_OF, in_our_words
 
 REPLY = re.compile(r"\d{3}[ -](\d\.\d+\.\d+ )?")
 
@@ -424,7 +424,8 @@ async def test_a_peer_that_never_reads_is_cut_off(make_intake):
     assert len(intake.replies) < 100_000
 
 
-async def test_a_flood_of_pipelined_commands_takes_turns_with_others(intake):
+async def test_a_flood_of_pipelined_commands_takes_turns_with_others(make_intake):
+    intake = await make_intake(commands=3000)
     flood, other = await intake.connect(), await intake.connect()
     flood.send(b"EHLO x\r\nMAIL FROM:<>\r\n" + b"RCPT TO:<nobody@north.example>\r\n" * 2000)
     assert await other.say("NOOP") == "250 2.0.0 OK"
@@ -466,71 +467,36 @@ COMMANDS += [b"DATA", b".", b"RSET", b"NOOP", b"VRFY x", b"STARTTLS", b"AUTH PLA
         max_size=12,
     )
 )
-def test_whatever_a_peer_sends_every_reply_is_one_of_ours(lines):
+def test_whatever_a_peer_sends_every_reply_is_one_of_ours(new_intake, lines):
     """Each example with a loop of its own: hypothesis calls plain functions only."""
     ours = {reply.render() for reply in policy.REPLIES.values()}
-    replies = asyncio.run(_converse(b"".join(line + b"\r\n" for line in lines)))
+    replies = asyncio.run(_converse(new_intake, b"".join(line + b"\r\n" for line in lines)))
     for line in replies:
         assert line in ours or line.startswith(("250 mx.test.example", "250-", "250 HELP", "250 2.6.0 Queued as "))
         assert REPLY.match(line)
 
 
-async def _converse(wire: bytes) -> list[str]:
+async def _converse(new_intake, wire: bytes) -> list[str]:
     """Everything we answer to these bytes and an end of file, the greeting apart."""
-    from apptrack_ingest.receive.listener import Listener
-    from apptrack_ingest.receive.reception import Reception
-
-    async def put(message, arrivals) -> int:
-        return 1
-
     problems: list[dict] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
-    reception = Reception(put, policy.Directory(), clock=lambda: 0.0, hostname="mx.test.example")
-    listener = Listener(reception)
-    await listener.start("127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*listener.addresses[0])
-    writer.write(wire)
-    writer.write_eof()
-    answer = await asyncio.wait_for(reader.read(), 10)
-    writer.close()
-    await listener.drain(10)
+    intake = new_intake()
+    await intake.listener.start("127.0.0.1", 0)
+    client = await intake.connect(wire)
+    client.writer.write_eof()
+    answer = await asyncio.wait_for(client.reader.read(), 10)
+    client.writer.close()
+    await intake.listener.drain(10)
     assert problems == []
-    return answer.decode().splitlines()[1:]
+    return answer.decode().splitlines()
 
 
 # --- TLS ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def server_tls(authority):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return lambda: context
-
-
-@pytest.fixture
-def client_tls(authority) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
-async def start_tls(intake, client_tls):
-    client = await intake.connect()
-    assert "250-STARTTLS" in (await client.say("EHLO x")).splitlines()
-    assert await client.say("STARTTLS") == "220 2.0.0 Ready to start TLS"
-    await client.writer.start_tls(client_tls, server_hostname="127.0.0.1")
-    return client
-
-
-async def test_bulk_data_after_starttls(make_intake, server_tls, client_tls):
-    intake = await make_intake(tls_context=server_tls)
-    client = await start_tls(intake, client_tls)
+async def test_bulk_data_after_starttls(make_intake, identity, client_tls):
+    intake = await make_intake(tls=identity.tls())
+    client = await intake.connect_tls(client_tls)
     lines = (await client.say("EHLO client.example")).splitlines()
     assert not any("STARTTLS" in line or "AUTH" in line for line in lines)
     await client.transaction()
@@ -542,15 +508,15 @@ async def test_bulk_data_after_starttls(make_intake, server_tls, client_tls):
     assert b" with ESMTPS id " in intake.spool.message.raw
 
 
-async def test_tls_within_tls_is_refused(make_intake, server_tls, client_tls):
-    client = await start_tls(await make_intake(tls_context=server_tls), client_tls)
+async def test_tls_within_tls_is_refused(make_intake, identity, client_tls):
+    client = await (await make_intake(tls=identity.tls())).connect_tls(client_tls)
     assert await client.say("STARTTLS") == "503 5.5.1 TLS is active already"
     assert await client.say("NOOP") == "250 2.0.0 OK"
 
 
-async def test_what_came_in_the_clear_is_forgotten_after_starttls(make_intake, server_tls, client_tls):
+async def test_what_came_in_the_clear_is_forgotten_after_starttls(make_intake, identity, client_tls):
     """Neither the envelope (RFC 3207, 4.2) nor commands injected behind STARTTLS survive."""
-    intake = await make_intake(tls_context=server_tls)
+    intake = await make_intake(tls=identity.tls())
     client = await intake.connect()
     await client.say("EHLO x")
     await client.say("MAIL FROM:<>")
@@ -560,8 +526,8 @@ async def test_what_came_in_the_clear_is_forgotten_after_starttls(make_intake, s
 
 
 @pytest.mark.parametrize("way", ["garbage", "gone", "silent"])
-async def test_a_handshake_that_fails_ends_the_session(make_intake, server_tls, way):
-    intake = await make_intake(tls_context=server_tls, idle_timeout=0.2)
+async def test_a_handshake_that_fails_ends_the_session(make_intake, identity, way):
+    intake = await make_intake(tls=identity.tls(), idle_timeout=0.2)
     client = await intake.connect()
     await client.say("EHLO x")
     assert (await client.say("STARTTLS")).startswith("220")
@@ -574,10 +540,10 @@ async def test_a_handshake_that_fails_ends_the_session(make_intake, server_tls, 
 
 @pytest.mark.parametrize("gone", [True, False])
 async def test_a_tls_client_that_ends_right_after_the_mail_costs_nothing(
-    make_intake, server_tls, client_tls, mail, gone, caplog
+    make_intake, identity, client_tls, mail, gone, caplog
 ):
-    intake = await make_intake(tls_context=server_tls)
-    client = await start_tls(intake, client_tls)
+    intake = await make_intake(tls=identity.tls())
+    client = await intake.connect_tls(client_tls)
     await client.envelope()
     client.send(mail + b".\r\n")
     if gone:
@@ -616,8 +582,8 @@ async def test_smtplib(intake):
     assert b"\r\n.\r\n..\r\nHello\r\n" in first
 
 
-async def test_aiosmtplib_with_starttls(make_intake, server_tls, client_tls):
-    intake = await make_intake(tls_context=server_tls)
+async def test_aiosmtplib_with_starttls(make_intake, identity, client_tls):
+    intake = await make_intake(tls=identity.tls())
     async with aiosmtplib.SMTP(
         hostname="127.0.0.1", port=intake.port, start_tls=True, tls_context=client_tls, timeout=10
     ) as server:

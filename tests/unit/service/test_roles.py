@@ -63,7 +63,7 @@ def write(tmp_path, name):
 
 async def put(spool, number):
     envelope = Envelope("", ("x@acme.example",), "127.0.0.1")
-    await spool.put(Message(envelope, time.time(), True, "test", an_email(number)), [Arrival("acme", number)])
+    await spool.put(Message(envelope, time.time(), an_email(number)), [Arrival("acme", number, True)])
 
 
 async def until(condition):

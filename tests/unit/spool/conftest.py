@@ -24,6 +24,6 @@ async def spool(database: Path) -> AsyncIterator[SqliteSpool]:
 @pytest.fixture
 def mail() -> Callable[[bytes], Message]:
     def made(raw: bytes = b"hello") -> Message:
-        return Message(Envelope("", ("cv@acme.example",), "192.0.2.1"), 1000.0, True, "", raw)
+        return Message(Envelope("", ("cv@acme.example",), "192.0.2.1"), 1000.0, raw)
 
     return made

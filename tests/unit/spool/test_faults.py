@@ -27,7 +27,7 @@ Mail = Callable[..., Message]
 
 
 async def put(spool: SqliteSpool, message: Message, applicant_id: int = 7) -> int:
-    return await spool.put(message, [Arrival("acme", applicant_id)])
+    return await spool.put(message, [Arrival("acme", applicant_id, True)])
 
 
 async def applicants(spool: SqliteSpool) -> list[int]:
@@ -152,7 +152,7 @@ async def outcome(operation):
     return "done"
 
 def put(spool, n):
-    return outcome(spool.put(Message(Envelope("", (), "192.0.2.1"), 1000.0, True, "", b"x" * 20000), [Arrival("acme", n)]))
+    return outcome(spool.put(Message(Envelope("", (), "192.0.2.1"), 1000.0, b"x" * 20000), [Arrival("acme", n, True)]))
 
 async def kept(spool):
     return sorted(s.applicant_id for s in await spool.find(Filter()))
@@ -290,7 +290,7 @@ from apptrack_ingest.spool.sqlite import open_spool
 async def client(spool, numbers):
     for n in numbers:
         raw = b"%d " % n * 2000
-        message_id = await spool.put(Message(Envelope("", (), "192.0.2.1"), 1000.0, True, "", raw), [Arrival("acme", n)])
+        message_id = await spool.put(Message(Envelope("", (), "192.0.2.1"), 1000.0, raw), [Arrival("acme", n, True)])
         os.write(1, b"%d %d\\n" % (message_id, n))
 
 async def main():

@@ -41,7 +41,7 @@ async def test_directory_and_files_are_for_us_alone(database: Path, mail: Callab
     before = os.umask(0)
     try:
         spool = open_spool(database)
-        await spool.put(mail(), [Arrival("acme", 7)])
+        await spool.put(mail(), [Arrival("acme", 7, True)])
     finally:
         os.umask(before)
     assert stat.S_IMODE(database.parent.stat().st_mode) == 0o700
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_database_is_left_alone(database: Path) -> None:
 async def test_the_work_of_an_earlier_run_is_there(database: Path, mail: Callable[[], Message]) -> None:
     for _ in range(2):
         spool = open_spool(database)
-        await spool.put(mail(), [Arrival("acme", 7)])
+        await spool.put(mail(), [Arrival("acme", 7, True)])
         await spool.close()
     spool = open_spool(database)
     assert len(await spool.find(Filter())) == 2
@@ -83,7 +83,7 @@ async def test_the_work_of_an_earlier_run_is_there(database: Path, mail: Callabl
 async def test_a_second_handle_in_one_process_takes_nothing_from_the_first(
     database: Path, spool: SqliteSpool, mail: Callable[[], Message]
 ) -> None:
-    await spool.put(mail(), [Arrival("acme", 7)])
+    await spool.put(mail(), [Arrival("acme", 7, True)])
     await open_spool(database).close()
     # Another process comes and goes. Did it take itself for the last one, it would remove the log we are writing to.
     other = (
@@ -91,7 +91,7 @@ async def test_a_second_handle_in_one_process_takes_nothing_from_the_first(
     )
     subprocess.run([sys.executable, "-c", other, str(database)], check=True, timeout=60)
     assert database.with_name("spool.sqlite3-wal").exists()
-    await spool.put(mail(), [Arrival("acme", 8)])
+    await spool.put(mail(), [Arrival("acme", 8, True)])
     assert schema_of(database)[0] == len(migrations.MIGRATIONS)
     assert len(await spool.find(Filter())) == 2
 
@@ -116,6 +116,22 @@ def test_an_older_database_takes_only_what_it_misses(tmp_path: Path, monkeypatch
         monkeypatch.setattr(migrations, "MIGRATIONS", steps)
         assert migrations.migrate(connection) == (1, 2)
     assert schema_of(tmp_path / "old") == (2, {"one", "two"})
+
+
+def test_trust_of_a_message_becomes_its_applications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = "received_at, sender, recipients, peer, helo, smtputf8, trusted, trust_note, size, sha256"
+    message = f"INSERT INTO messages ({columns})"
+    every_step = migrations.MIGRATIONS
+    with contextlib.closing(sqlite3.connect(tmp_path / "old", isolation_level=None)) as connection:
+        monkeypatch.setattr(migrations, "MIGRATIONS", every_step[:1])
+        migrations.migrate(connection)
+        for trusted, note in ((1, "peer on loopback"), (0, "peer not on loopback")):
+            connection.execute(f"{message} VALUES (1, '', '[]', '', '', 0, ?, ?, 1, '')", (trusted, note))
+            connection.execute("INSERT INTO applications (message_id, received_at) VALUES (last_insert_rowid(), 1)")
+        monkeypatch.setattr(migrations, "MIGRATIONS", every_step)
+        migrations.migrate(connection)
+        found = connection.execute("SELECT trusted, trust_note FROM applications ORDER BY id").fetchall()
+    assert found == [(1, "peer on loopback"), (0, "peer not on loopback")]
 
 
 def test_a_step_that_fails_leaves_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,8 +53,8 @@ def filled(path: Path, number: int) -> Iterator[sqlite3.Connection]:
         migrations.migrate(connection)
         connection.execute("BEGIN")
         for n in range(number):
-            mail = Message(Envelope("", (), "192.0.2.1"), 3000.0 + n, True, "", b"raw")
-            messages.put(connection, mail, [Arrival("acme", n // 2)])
+            mail = Message(Envelope("", (), "192.0.2.1"), 3000.0 + n, b"raw")
+            messages.put(connection, mail, [Arrival("acme", n // 2, True)])
             reports.insert(connection, n + 1, Report(n // 2, ReportStatus.SUCCESS, 3000.0), 3000.0 + n)
         connection.execute("COMMIT")
         yield connection

@@ -48,8 +48,8 @@ async def use(world, **handlers):
     await world.worker.configure(world.desks(), world.tools.report_schedule)
 
 
-async def put(world, raw, *arrivals, trusted=True):
-    message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.now(), trusted, "test", raw)
+async def put(world, raw, *arrivals):
+    message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.now(), raw)
     return await world.spool.put(message, arrivals)
 
 
@@ -182,11 +182,11 @@ async def test_solo_work_has_nothing_beside_it(world):
 
 
 async def test_what_is_held_and_why(world):
-    await put(world, an_email(1), Arrival("acme", None), trusted=False)
-    await put(world, an_email(None), Arrival("acme", None))
-    await put(world, an_email("1x"), Arrival("acme", None))
-    await put(world, an_email(4), Arrival(None, 4))
-    await put(world, an_email(5), Arrival("gone", 5))
+    await put(world, an_email(1), Arrival("acme", None, False))
+    await put(world, an_email(None), Arrival("acme", None, True))
+    await put(world, an_email("1x"), Arrival("acme", None, True))
+    await put(world, an_email(4), Arrival(None, 4, True))
+    await put(world, an_email(5), Arrival("gone", 5, True))
     await world.work()
     assert [row.reason for row in reversed(await world.rows())] == [
         HeldReason.UNTRUSTED,
@@ -202,7 +202,7 @@ async def test_what_is_held_and_why(world):
 async def test_an_untrusted_id_is_not_believed_until_a_person_vouches(world):
     handler = RecordingHandler()
     await use(world, acme=handler)
-    await put(world, an_email(7), Arrival("acme", None), trusted=False)
+    await put(world, an_email(7), Arrival("acme", None, False))
     await world.work()
     [row] = await world.rows()
     assert row.applicant_id is None and handler.applications == []

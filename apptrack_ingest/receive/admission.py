@@ -1,0 +1,227 @@
+"""Leads a connection from its first byte to its session: PROXY header, then TLS, where the address it came in by asks."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any, Final
+
+from apptrack_ingest import logs
+from apptrack_ingest.receive import policy
+from apptrack_ingest.receive.dialogue import LINGER
+from apptrack_ingest.receive.entry import Entry
+from apptrack_ingest.receive.host import Host
+from apptrack_ingest.receive.policy import Reply
+from apptrack_ingest.receive.proxy import MalformedHeader, ProxyHeader
+from apptrack_ingest.receive.rates import Limit
+from apptrack_ingest.receive.session import Session
+from apptrack_ingest.trust import Connection
+
+HANDSHAKE_TIMEOUT: Final = 30.0
+"""Seconds that a TLS handshake may take."""
+
+log = logs.get("receive")
+
+
+class Admission(asyncio.BufferedProtocol):
+    """One connection before its session. Nothing is read beyond the PROXY header: what follows is the session's, or a
+    TLS handshake."""
+
+    def __init__(self, host: Host, entry: Entry, loop: asyncio.AbstractEventLoop) -> None:
+        self._host = host
+        self._entry = entry
+        self._loop = loop
+        self._address = ""
+        self._header = ProxyHeader()
+        self._buffer = bytearray()
+        self._refused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._handshake: asyncio.Task[None] | None = None
+
+    # --- the connection -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A new connection."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._address = _address(transport.get_extra_info("peername"))
+        self._host.joined(self)
+        if not self._entry.proxy_from:
+            self._let_in(self._address)
+        elif _listed(self._address, self._entry.proxy_from):
+            self._timer = self._loop.call_later(self._entry.proxy_timeout, self._refuse, policy.PROXY_REQUIRED)
+        else:
+            self._refuse(policy.PROXY_REQUIRED)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Room for as many bytes as may be read now."""
+        self._buffer = bytearray(4096 if self._refused else self._header.wanted)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes of the PROXY header; those of a refused peer are nothing to us."""
+        if self._refused:
+            return
+        try:
+            self._header.feed(bytes(self._buffer[:nbytes]))
+        except MalformedHeader:
+            self._refuse(policy.PROXY_REQUIRED)
+            return
+        if self._header.wanted == 0:
+            self._stop_timer()
+            self._let_in(_plain(self._header.client) if self._header.client else self._address)
+
+    def eof_received(self) -> bool | None:
+        """The peer will send no more, which is too little."""
+        if not self._refused:
+            self._refuse(policy.PROXY_REQUIRED)
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone before it was let in."""
+        self._stop_timer()
+        if self._handshake is not None:
+            self._handshake.cancel()
+        self._host.left(self)
+
+    def drain(self) -> None:
+        """End the connection; nothing was said yet, so nothing is lost."""
+        if self._handshake is not None:
+            self.abort()
+            return
+        if not self._refused:
+            self._refuse(policy.SHUTTING_DOWN)
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection without a word."""
+        self._transport.abort()
+
+    # --- in or out ------------------------------------------------------------------------------------------------
+
+    def _let_in(self, address: str) -> None:
+        """The peer is known, nothing was said to it yet."""
+        self._address = address
+        if self._host.draining:
+            self._refuse(policy.SHUTTING_DOWN)
+        elif (met := self._host.admit(self, address)) is not None:
+            self._refuse(policy.TOO_MANY_CONNECTIONS, met)
+        elif self._entry.tls == "implicit":
+            # Not one byte of the handshake may come to us; start_tls goes on with the reading.
+            self._transport.pause_reading()
+            self._handshake = self._loop.create_task(self._start_tls())
+        else:
+            session = self._session()
+            self._transport.set_protocol(session)
+            session.connection_made(self._transport)
+
+    def _session(self) -> Session:
+        session = Session(self._host, self._entry, self._address, self._loop)
+        self._host.became(self, session)
+        return session
+
+    def _refuse(self, reply: Reply, limit: Limit | None = None) -> None:
+        """Say why (in the clear, which a peer that expects TLS could not read), and close when the peer had time to read."""
+        self._refused = True
+        self._stop_timer()
+        if reply is policy.PROXY_REQUIRED:
+            limit = Limit.PROXY
+        if reply is not policy.SHUTTING_DOWN:
+            self._host.reception.refused(reply, limit, Connection(self._address))
+        if self._entry.tls != "implicit":
+            self._transport.write(reply.render().encode() + b"\r\n")
+            self._host.reception.hooks.reply(str(reply.code))
+        if reply is policy.TOO_MANY_CONNECTIONS:
+            # To linger would hold the very connections that there are too many of.
+            self._transport.close()
+            return
+        with contextlib.suppress(OSError):
+            self._transport.write_eof()
+        self._timer = self._loop.call_later(LINGER, self._transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- TLS ------------------------------------------------------------------------------------------------------
+
+    async def _start_tls(self) -> None:
+        inner = _UntilThere()
+        transport = None
+        try:
+            transport = await self._encrypted(inner)
+        except OSError as error:
+            # Nobody's fault of ours, and common: port scans, plain SMTP, clients that do not like the certificate.
+            log.info("tls handshake failed", peer=self._address, error=type(error).__name__)
+        finally:
+            if transport is None or inner.lost:
+                self.abort()
+                self._host.left(self)
+        if transport is not None and not inner.lost:
+            session = self._session()
+            transport.set_protocol(session)
+            session.connection_made(transport)
+            inner.hand_over(session)
+
+    async def _encrypted(self, inner: "_UntilThere") -> asyncio.Transport | None:
+        """The connection under TLS; None when it was cut meanwhile, OSError when the handshake failed."""
+        tls = self._host.identity(self._entry)
+        assert tls is not None
+        return await self._loop.start_tls(
+            self._transport,
+            inner,
+            tls.current(),
+            server_side=True,
+            ssl_handshake_timeout=min(HANDSHAKE_TIMEOUT, self._host.reception.limits.idle_timeout),
+        )
+
+
+class _UntilThere(asyncio.Protocol):
+    """Keeps what comes between the end of a TLS handshake and the session's beginning, a turn of the loop later."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self._data: list[bytes] = []
+        self._ended = False
+        self._session: Session | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """A client that speaks before it is greeted."""
+        self._data.append(data)
+
+    def eof_received(self) -> None:
+        """One that goes at once."""
+        self._ended = True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Gone; the session does not hear of it when it took over within the same turn."""
+        self.lost = True
+        if self._session is not None:
+            self._session.connection_lost(error)
+
+    def hand_over(self, session: Session) -> None:
+        """Tell the session what it missed."""
+        self._session = session
+        for data in self._data:
+            session.data_received(data)
+        if self._ended:
+            session.eof_received()
+
+
+# --- addresses ----------------------------------------------------------------------------------------------------
+
+
+def _address(peername: Any) -> str:
+    """The peer's IP address, "" where there is none (it was gone before we looked)."""
+    return _plain(str(peername[0])) if isinstance(peername, tuple) and peername else ""
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address in its own form where it comes mapped into IPv6, as sockets for both kinds give it."""
+    found = ip_address(address)
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return str(mapped or found)
+
+
+def _listed(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    return bool(address) and any(ip_address(address) in network for network in networks)

@@ -1,0 +1,179 @@
+"""No peer keeps the loop of the intake busy for long at a time: floods, huge lines and strange tongues, on a real socket."""
+
+import asyncio
+import contextlib
+import re
+import select
+import socket
+import ssl
+import time
+
+import loop_time
+import pytest
+from loop_time import LONGEST
+
+PATIENCE = 60.0
+NO_LIMIT = 10**9
+
+OPENING = b"EHLO client.example\r\nMAIL FROM:<ann@example.org>\r\nRCPT TO:<jobs@north.example>\r\n"
+ID = b"X-iTrackID: 33139609\r\n"
+END = b"\r\n.\r\nQUIT\r\n"
+LARGE = 30 * 1024 * 1024
+
+
+def converse(port: int, *parts: bytes, piece: int = 1 << 20) -> bytes:
+    """Talk from a thread of its own, so that its CPU counts apart: after the greeting one part, after each 354 the next.
+
+    Reads all the while and returns what was heard until the other side closed.
+    """
+    heard, unsent, later = bytearray(), memoryview(b""), list(parts)
+    deadline = time.monotonic() + PATIENCE
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock, contextlib.suppress(ConnectionError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        while True:
+            assert time.monotonic() < deadline, f"no end of it: {bytes(heard[-200:])!r}"
+            if not unsent and later and _may_go_on(heard, len(parts) - len(later)):
+                unsent = memoryview(later.pop(0))
+            readable, writable, _ = select.select([sock], [sock] if unsent else [], [], 1)
+            if readable:
+                news = sock.recv(1 << 16)
+                if not news:
+                    break
+                heard += news
+            if writable:
+                unsent = unsent[sock.send(unsent[:piece]) :]
+    return bytes(heard)
+
+
+def _may_go_on(heard: bytearray, parts_sent: int) -> bool:
+    """Whether the greeting was heard, and a 354 for every part but the first."""
+    return heard.startswith(b"220 ") and len(re.findall(rb"(?m)^354 ", heard)) >= parts_sent
+
+
+def codes(heard: bytes) -> list[bytes]:
+    return re.findall(rb"(?m)^(\d{3}) ", heard)
+
+
+async def test_the_measure_sees_who_keeps_the_loop_busy():
+    async def busy() -> None:
+        started = time.thread_time()
+        while time.thread_time() - started < 0.010:
+            pass
+
+    with loop_time.callbacks() as seen:
+        await asyncio.create_task(busy())
+    assert seen.slowest >= 0.010 and "busy" in seen.what
+    await asyncio.sleep(0)  # the step that ended the context was still within it when it began
+    before = seen.count
+    await asyncio.sleep(0)
+    assert seen.count == before, "and only within its context"
+
+
+@pytest.fixture
+def flood(make_intake):
+    """Talks to an intake, returns the codes heard and fails where a callback took too long; then an honest mail passes.
+
+    What is too slow is slow every time: once in three tries is enough, for the machine has moods of its own.
+    """
+
+    async def flood(*parts: bytes, piece: int = 1 << 20, **limits) -> list[bytes]:
+        intake = await make_intake(**limits)
+        for _ in range(3):
+            with loop_time.callbacks() as seen:
+                heard = await asyncio.to_thread(converse, intake.port, *parts, piece=piece)
+            if seen.slowest < LONGEST:
+                break
+        assert seen.slowest < LONGEST, seen.what
+        honest = await asyncio.to_thread(converse, intake.port, OPENING + b"DATA\r\n", ID + END)
+        assert codes(honest)[-2:] == [b"250", b"221"]
+        return codes(heard)
+
+    return flood
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        (b"NOOP\r\n", 100_000),
+        (b"RCPT TO:<jobs@north.example>\r\n", 20_000),
+        (b"RCPT TO:<" + b"a+" * 400 + b"@north.example>\r\n", 2_000),
+        (b"MAIL FROM:<a@b.example>\r\nRSET\r\n", 5_000),
+        (b"EHLO x\r\n", 5_000),
+        (b"VRFY " + b"\xff" * 900 + b"\r\n", 2_000),
+        (b"\r\n", 20_000),
+        (b"\n", 20_000),
+        (b"X\r\n", 20_000),
+    ],
+    ids=["noop", "rcpt", "long rcpt", "mail", "ehlo", "vrfy", "empty", "bare lf", "unknown"],
+)
+async def test_a_flood_of_pipelined_commands(flood, line, count):
+    heard = await flood(OPENING + line * count + b"QUIT\r\n", commands=NO_LIMIT)
+    assert heard[0] == b"220" and heard[-1] in (b"221", b"421", b"502")
+
+
+async def test_a_flood_against_the_limit_of_commands(flood):
+    heard = await flood(OPENING + b"NOOP\r\n" * 100_000 + b"QUIT\r\n", commands=1000)
+    assert heard[-1] in (b"221", b"421")
+
+
+@pytest.mark.parametrize("unit", [b"x", b"\r", b"x\x00", b"RCPT "], ids=["x", "bare cr", "nul", "words"])
+async def test_a_command_line_of_thirty_megabytes(flood, unit):
+    heard = await flood(unit * (LARGE // len(unit)) + b"\r\nQUIT\r\n")
+    assert heard[-1] in (b"221", b"421")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [b"x", b"\r", b"\n", b"\r\n..", b"x" * 76 + b"\r\n"],
+    ids=["one line", "bare cr", "bare lf", "dots", "lines"],
+)
+@pytest.mark.parametrize("size", [LARGE - 1000, LARGE + 1000], ids=["largest", "too large"])
+async def test_thirty_megabytes_of_data(flood, unit, size):
+    mail = ID + b"\r\n" + unit * (size // len(unit))
+    heard = await flood(OPENING + b"DATA\r\n", mail + END, message_size=LARGE, data_timeout=PATIENCE)
+    kept = len(mail.replace(b"\r\n..", b"\r\n.")) + 2 <= LARGE
+    assert heard[-2:] == [b"250" if kept else b"552", b"221"]
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [b"a:\r\n", b"a\n", b"Received:\n", ID, b"X-iTrackID-ClientID:11\n", b"a: b\r\n c\r\n", b"\r"],
+    ids=["short", "no header", "received", "id", "client id", "folds", "bare cr"],
+)
+@pytest.mark.parametrize("size", [1_000_000, 128 * 1024 - 4], ids=["a million", "as many as allowed"])
+async def test_a_header_block_made_to_be_slow(flood, unit, size):
+    heard = await flood(OPENING + b"DATA\r\n", unit * (size // len(unit)) + b"\r\n" + END)
+    assert heard[-2] in ((b"552",) if size > 128 * 1024 else (b"250", b"554"))
+
+
+async def test_a_mail_byte_by_byte(flood):
+    mail = ID + b"\r\n" + b"..\r\n\r.\n" * 1000
+    heard = await flood(OPENING + b"DATA\r\n", mail + END, piece=1)
+    assert heard[-2:] == [b"250", b"221"]
+
+
+async def test_many_small_mails_in_one_burst(flood):
+    """All at once, the bytes of each mail behind its DATA: what is left over after one is not copied again and again."""
+    one = b"MAIL FROM:<>\r\nRCPT TO:<jobs@north.example>\r\nDATA\r\n" + ID + b"\r\n.\r\n"
+    heard = await flood(b"EHLO client.example\r\n" + one * 1000 + b"QUIT\r\n", commands=NO_LIMIT)
+    assert heard.count(b"354") > 1 and heard[-1] in (b"221", b"421")
+
+
+def client_hello() -> bytes:
+    """The first bytes of a TLS client."""
+    sent = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="mx.test.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [b"GET / HTTP/1.1\r\nHost: mx.test.example\r\nUser-Agent: x\r\n\r\n", client_hello()],
+    ids=["HTTP", "TLS"],
+)
+async def test_another_protocol_on_the_plain_port(flood, words):
+    heard = await flood(words * 2000 + b"\r\nQUIT\r\n")
+    assert heard[0] == b"220" and heard[-1] in (b"221", b"421", b"502")
