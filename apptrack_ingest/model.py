@@ -258,7 +258,7 @@ class Parsed:
     `applicant_id` is None when the header is missing or not believable as a number; `id_problem` then tells which.
     `content_digest` is the versioned digest of metadata, subject and leaf bytes, equal for two copies of one application.
     `unwrapped` says that all of this, the id included, was read from a mail attached to the one received, which has no
-    X-iTrackID itself: whoever sent the outer mail vouches for the inner one, and nobody else.
+    X-iTrackID itself, and `inner` are the attached mail's bytes: its own DKIM signature alone can vouch for its id.
     """
 
     applicant_id: int | None
@@ -277,6 +277,7 @@ class Parsed:
     warnings: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     unwrapped: bool = False
+    inner: bytes | None = field(default=None, repr=False)
 
 
 # --- reporting ----------------------------------------------------------------------------------------------------

@@ -62,6 +62,9 @@ def _document(document: Document, with_content: bool) -> dict[str, Any]:
         "sha256": document.sha256,
         "role": document.role.value,
         "why": document.why,
+        "disposition": document.disposition,
+        "inside": document.inside,
+        "flags": document.flags,
     }
     return shape | ({"content": base64.b64encode(document.content).decode("ascii")} if with_content else {})
 

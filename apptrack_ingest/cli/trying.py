@@ -3,6 +3,7 @@
 import asyncio
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from apptrack_ingest.handoff import Again, Outcome
 from apptrack_ingest.model import Application, Document, HeldReason, Rejected
 from apptrack_ingest.parse import parse
 from apptrack_ingest.settings import DEFAULT_ACCOUNT, Account
-from apptrack_ingest.worker.application import build_application
+from apptrack_ingest.worker.application import allowed, build_application
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def try_handler(
     values = (
         _account_settings(handler, account, chosen) | _from_file(settings_file) | dict(map(_assignment, assignments))
     )
-    application = _application(file, account or DEFAULT_ACCOUNT, applicant_id)
+    application = _application(file, account or DEFAULT_ACCOUNT, applicant_id, chosen.block_extensions)
     trial = run(_try(handoff.build(handler, values), application, chosen.handler_timeout))
     if as_json:
         print_json({"application": to_payload(application, "names"), "outcome": _shape(trial)})
@@ -123,10 +124,10 @@ def _assignment(words: str) -> tuple[str, str]:
     return key.strip(), value
 
 
-def _application(file: Path, account: str, applicant_id: int | None) -> Application:
+def _application(file: Path, account: str, applicant_id: int | None, blocked: Sequence[str]) -> Application:
     """The application as the first attempt would get it."""
     raw = with_crlf(file.read_bytes())
-    parsed = parse(raw)
+    parsed = allowed(parse(raw), blocked)
     found = applicant_id if applicant_id is not None else parsed.applicant_id
     if found is None:
         missing = parsed.id_problem is HeldReason.NO_APPLICANT_ID

@@ -1,15 +1,13 @@
 """Who applied: the candidate's name and address from From, or from Reply-To where From is a system's address."""
 
-import logging
 import re
 from dataclasses import dataclass
-from email.errors import MessageError
-
-import mailparser
+from itertools import islice
 
 from apptrack_ingest.model import Candidate, Hint
+from apptrack_ingest.parse.addresses import Mailbox, agreed, is_address, read_mailboxes
 from apptrack_ingest.parse.headers import Fields, values_of
-from apptrack_ingest.parse.text import clean_line, decode_bytes, decode_header, unfold
+from apptrack_ingest.parse.text import Text, decode_bytes, header_charset, unfold
 
 # AppTrack's word where it knows no name (idibu's documentation of the forwarded mail).
 PLACEHOLDER_NAMES = frozenset({"no_name", "no_name no_name"})
@@ -20,35 +18,44 @@ SYSTEM_LOCAL_PARTS = ("noreply", "donotreply", "mailerdaemon", "postmaster")
 _BOUNCES = re.compile(r"bounces?([^a-z]|$)")
 # idibu's own domains: its routing addresses (apply-1-2@at.idibu.com, Name.xxx@idibu.aptrack.co.uk) are not candidates.
 SYSTEM_DOMAINS = ("idibu.com", "aptrack.co.uk")
-
-# Enough for any list of senders; the first is all we want, and a hostile header is to cost little.
-_LONGEST_VALUE = 16 * 1024
-
-# mail-parser logs headers it cannot decode as they are: candidates' data, which must not reach any log.
-_mailparser_log = logging.getLogger("mailparser")
-_mailparser_log.addHandler(logging.NullHandler())
-_mailparser_log.propagate = False
+# Mailboxes of one header that are looked at: a list of senders has two or three.
+_MOST_MAILBOXES = 10
+_MOST_HEADERS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Mailbox:
-    name: str | None
-    address: str
-    source: str
+class _Read:
+    """What one header says: its mailboxes that can be used, and warnings in words."""
+
+    header: str
+    mailboxes: tuple[Mailbox, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def person(self) -> Mailbox | None:
+        """The first that is no system's."""
+        return next((mailbox for mailbox in self.mailboxes if not is_system_address(mailbox.address)), None)
 
 
 def find_candidate(fields: Fields) -> tuple[Candidate, tuple[str, ...]]:
     """The candidate and warnings in words. Where only a system's address is known the candidate has none: a name shown
     beside it is kept as a hint, since it may be the candidate's or the job board's."""
-    sender, warnings = _first_mailbox(fields, "From")
-    if sender is not None and not is_system_address(sender.address):
-        return Candidate(sender.name, sender.address, sender.source), warnings
-    hints = (Hint("name", sender.name, "From"),) if sender is not None and sender.name else ()
-    reply_to, more = _first_mailbox(fields, "Reply-To")
-    warnings += more
-    if reply_to is not None and not is_system_address(reply_to.address):
-        return Candidate(reply_to.name, reply_to.address, reply_to.source, hints), warnings
+    sender = _read(fields, "From")
+    if sender.person is not None:
+        return _candidate(sender.person, sender), sender.warnings
+    hints = _name_hints(sender)
+    reply_to = _read(fields, "Reply-To")
+    warnings = (*sender.warnings, *reply_to.warnings)
+    if reply_to.person is not None:
+        return _candidate(reply_to.person, reply_to, hints), warnings
     return Candidate(hints=hints), (*warnings, "the mail names no address of the candidate (From, Reply-To)")
+
+
+def sender_address(fields: Fields) -> str:
+    """The first address of From as it is written, a person's or not, usable or not; empty when there is none."""
+    values = values_of(fields, b"from")
+    found = read_mailboxes(_text(values[0], fields).value) if values else iter(())
+    return next((mailbox.address for mailbox in found), "")
 
 
 def is_system_address(address: str) -> bool:
@@ -59,51 +66,52 @@ def is_system_address(address: str) -> bool:
     return ours or plain.startswith(SYSTEM_LOCAL_PARTS) or bool(_BOUNCES.match(local))
 
 
-def _first_mailbox(fields: Fields, header: str) -> tuple[_Mailbox | None, tuple[str, ...]]:
-    """The first usable mailbox of the first such header; several headers that differ are worth a warning."""
-    values = [unfold(value) for value in values_of(fields, header.lower().encode())]
-    if not values:
-        return None, ()
-    warnings = []
-    if len(set(values)) > 1:
-        warnings.append(f"{header} is there more than once; the first was read")
-    text = decode_bytes(values[0][:_LONGEST_VALUE], None)
-    if not text.certain:
-        warnings.append(f"{header} holds bytes of no certain charset; they were read as well as possible")
-    mailboxes = _read_mailboxes(text.value)
-    if not mailboxes:
-        return None, (*warnings, f"{header} holds no address that can be used")
-    name, address = mailboxes[0]
-    mailbox = _Mailbox(_person(_whole_name(text.value, name), address), clean_line(address).value, header)
-    return mailbox, tuple(warnings)
+def _candidate(person: Mailbox, read: _Read, hints: tuple[Hint, ...] = ()) -> Candidate:
+    return Candidate(_person(person), person.address, read.header, hints)
 
 
-def _read_mailboxes(value: str) -> list[tuple[str, str]]:
-    """(name, address) pairs as mail-parser reads them, from a mail of that one header, so that nothing else can disturb."""
-    line = clean_line(value).value
-    try:
-        return _mailparser_from(line)
-    except MessageError:  # an encoded word it cannot decode: the address is worth having without the name
-        return [("", address) for _, address in _mailparser_from(line.replace("=?", " "))]
+def _name_hints(read: _Read) -> tuple[Hint, ...]:
+    names = (_person(mailbox) for mailbox in read.mailboxes[:1])
+    return tuple(Hint("name", name, read.header) for name in names if name)
 
 
-def _mailparser_from(line: str) -> list[tuple[str, str]]:
-    mail = mailparser.parse_from_bytes(b"From: " + line.encode() + b"\r\n\r\n")
-    return [(str(name), str(address)) for name, address in mail.from_]
+def _read(fields: Fields, header: str) -> _Read:
+    """The usable mailboxes of the first such header that names a person; several headers are worth a warning."""
+    values = list(dict.fromkeys(unfold(value) for value in values_of(fields, header.lower().encode())))[:_MOST_HEADERS]
+    each = [_read_one(_text(value, fields), header) for value in values]
+    chosen = next((read for read in each if read.person is not None), each[0] if each else _Read(header))
+    several = (f"{header} is there more than once; the first that names a person was read",) if len(each) > 1 else ()
+    return _Read(header, chosen.mailboxes, (*several, *chosen.warnings))
 
 
-def _whole_name(value: str, name: str) -> str:
-    """Undo the cut in `Smith, Jane <jane@example.com>`: unquoted, its comma separates addresses (RFC 5322, section 3.4)."""
-    before, found, after = value.partition("<")
-    sole = found and "<" not in after and "," in before and "," not in after
-    return before if sole and not any(mark in before for mark in '@"(:') else name
+def _read_one(text: Text, header: str) -> _Read:
+    found = list(islice(read_mailboxes(text.value), _MOST_MAILBOXES))
+    usable = tuple(mailbox for mailbox in found if _usable(mailbox, text))
+    problems = {
+        "holds bytes of no certain charset; they were read as well as possible": not text.certain
+        or not all(mailbox.certain for mailbox in usable),
+        "holds no address that can be used": not usable,
+        "is not written by the rules; its names and addresses were read as well as possible": bool(usable)
+        and not agreed(text.value, found[0].address),
+        "names more than one address; the first that is a person's was taken": len(usable) > 1,
+    }
+    return _Read(header, usable, tuple(f"{header} {problem}" for problem, there in problems.items() if there))
 
 
-def _person(name: str, address: str) -> str | None:
+def _text(value: bytes, fields: Fields) -> Text:
+    return decode_bytes(unfold(value), None, header_charset(fields))
+
+
+def _usable(mailbox: Mailbox, text: Text) -> bool:
+    """An address that can be written to; letters that were guessed from bytes would make it somebody else's."""
+    return is_address(mailbox.address) and (text.certain or mailbox.address.isascii())
+
+
+def _person(mailbox: Mailbox) -> str | None:
     """A name fit to be shown; None for AppTrack's placeholder and for an address in the name's place."""
-    shown = clean_line(decode_header(name.encode("utf-8", "replace")).value).value.strip(" '\"")
-    if shown.lower() in PLACEHOLDER_NAMES or shown.lower() == address.lower():
+    shown = (mailbox.name or "").strip(" '\"")
+    if shown.lower() in PLACEHOLDER_NAMES or shown.lower() == mailbox.address.lower():
         return None
     local, at, domain = shown.partition("@")
-    is_address = bool(local and at and "." in domain) and " " not in shown
-    return None if is_address or not shown else shown
+    looks_like_address = bool(local and at and "." in domain) and " " not in shown
+    return None if looks_like_address or not shown else shown

@@ -6,21 +6,31 @@ from collections.abc import Iterable
 VERSION = "v1"
 
 
-def content_digest(metadata: Iterable[tuple[str, str]], subject: str | None, leaves: Iterable[bytes]) -> str:
-    """SHA-256 over the canonical metadata, the decoded subject and the decoded leaves in order (see `canonical_leaf`).
+class ContentDigest:
+    """SHA-256 over the canonical metadata, the decoded subject and the decoded leaves in order, fed one leaf at a time.
 
     Each field is preceded by its length, so that no two different contents run together to the same bytes. Headers of
-    the transport, boundaries and transfer encodings are not in it. A change of this rule needs a new VERSION.
+    the transport, boundaries and transfer encodings are not in it, and neither is what was unpacked from a leaf: how much
+    of that we can read may change. A change of this rule needs a new VERSION.
     """
-    digest = hashlib.sha256()
-    for name, value in metadata:
-        _add(digest, name.encode())
-        _add(digest, value.encode())
-    _add(digest, b"subject")
-    _add(digest, " ".join((subject or "").split()).encode())
-    for leaf in leaves:
-        _add(digest, leaf)
-    return f"{VERSION}:{digest.hexdigest()}"
+
+    def __init__(self, metadata: Iterable[tuple[str, str]], subject: str | None) -> None:
+        self._digest = hashlib.sha256()
+        for name, value in metadata:
+            self._add(name.encode())
+            self._add(value.encode())
+        self._add(b"subject")
+        self._add(" ".join((subject or "").split()).encode())
+
+    def add_leaf(self, content_type: str, content: bytes) -> None:
+        self._add(canonical_leaf(content_type, content))
+
+    def __str__(self) -> str:
+        return f"{VERSION}:{self._digest.hexdigest()}"
+
+    def _add(self, data: bytes) -> None:
+        self._digest.update(len(data).to_bytes(8, "big"))
+        self._digest.update(data)
 
 
 def canonical_leaf(content_type: str, content: bytes) -> bytes:
@@ -28,8 +38,3 @@ def canonical_leaf(content_type: str, content: bytes) -> bytes:
     if not content_type.startswith(("text/", "message/")):
         return content
     return content.replace(b"\r\n", b"\n").rstrip(b"\r\n")
-
-
-def _add(digest: "hashlib._Hash", data: bytes) -> None:
-    digest.update(len(data).to_bytes(8, "big"))
-    digest.update(data)

@@ -1,12 +1,13 @@
 """The X-iTrackID-* headers read into job, source, owner and client reference (idibu's documentation)."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from apptrack_ingest.model import HeldReason, Job, Owner, Source
-from apptrack_ingest.parse.headers import APPLICANT_ID, CLIENT_ID, Fields, read_applicant_id, read_integer, values_of
-from apptrack_ingest.parse.text import decode_header, unfold
+from apptrack_ingest.parse.headers import APPLICANT_ID, CLIENT_ID, Fields, read_applicant_id, read_integer
+from apptrack_ingest.parse.text import Text, decode_header, header_charset, unfold
 
 T = TypeVar("T")
 
@@ -45,8 +46,11 @@ class Metadata:
 
 def read_metadata(fields: Fields) -> Metadata:
     """Read all metadata headers of a scanned header block; names are case-insensitive."""
-    reader = _Reader(fields)
-    applicant_id, problem = read_applicant_id(values_of(fields, APPLICANT_ID))
+    values: dict[bytes, list[bytes]] = defaultdict(list)
+    for name, value in fields:
+        values[name.lower()].append(value)
+    reader = _Reader(values, header_charset(fields))
+    applicant_id, problem = read_applicant_id(values.get(APPLICANT_ID, []))
     return Metadata(
         applicant_id=applicant_id,
         id_problem=problem,
@@ -100,11 +104,12 @@ def _looks_like_address(text: str) -> bool:
 class _Reader:
     """Reads one optional header at a time and keeps the warnings."""
 
-    fields: Fields
+    values: Mapping[bytes, list[bytes]]
+    hint: str | None
     warnings: list[str] = field(default_factory=list)
 
     def integer(self, name: str) -> int | None:
-        value = self._only(name, lambda raw: (read_integer(raw), decode_header(raw).value))
+        value = self._only(name, lambda raw: (read_integer(raw), self._decode(raw).value))
         if value is None:
             return None
         number, text = value
@@ -114,14 +119,14 @@ class _Reader:
 
     def text(self, name: str) -> str | None:
         """The value as well as it can be read; a guess is worth a warning, for a person can see through it."""
-        found = self._only(name, decode_header)
+        found = self._only(name, self._decode)
         if found is not None and not found.certain:
             self._warn(name, "holds bytes of no certain charset; they were read as well as possible")
         return found.value or None if found else None
 
     def key(self, name: str) -> str | None:
         """A value that programs look things up by: read for certain or not at all, since a wrong key finds a wrong job."""
-        found = self._only(name, lambda raw: (decode_header(raw), raw))
+        found = self._only(name, lambda raw: (self._decode(raw), raw))
         if found is None:
             return None
         decoded, raw = found
@@ -133,13 +138,16 @@ class _Reader:
 
     def _only(self, name: str, read: Callable[[bytes], T]) -> T | None:
         """The one value of a header; None when missing, empty or repeated with another value."""
-        raw = [value for value in values_of(self.fields, (PREFIX + name).lower().encode()) if unfold(value)]
+        raw = [value for value in self.values.get((PREFIX + name).lower().encode(), ()) if unfold(value)]
         if not raw:
             return None
-        if len({decode_header(value) for value in raw}) > 1:
+        if len({self._decode(value) for value in dict.fromkeys(raw)}) > 1:
             self._warn(name, "is there more than once with different values and was left out")
             return None
         return read(raw[0])
+
+    def _decode(self, raw: bytes) -> Text:
+        return decode_header(raw, self.hint)
 
     def _warn(self, name: str, what: str) -> None:
         self.warnings.append(f"{PREFIX}{name} {what}")

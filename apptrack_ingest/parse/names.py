@@ -15,6 +15,11 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 # Where the system's table of types is thin or names a rarer extension.
 _EXTENSIONS = {
     "message/rfc822": ".eml",
+    "message/delivery-status": ".txt",
+    "message/disposition-notification": ".txt",
+    "message/external-body": ".txt",
+    "message/global": ".eml",
+    "text/rfc822-headers": ".txt",
     "text/plain": ".txt",
     "text/html": ".html",
     "text/calendar": ".ics",

@@ -1,6 +1,7 @@
 """aiosmtpd's state machine brought to our words and our reading of addresses, without a session's decisions."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, Final
 
@@ -98,7 +99,8 @@ class Dialogue(aiosmtpd.SMTP):
         if self._reader.at_eof():
             self.transport.close()
         elif self.transport.can_write_eof():
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the peer was faster
+                self.transport.write_eof()
 
     def abort(self) -> None:
         """Cut the connection without a word."""

@@ -252,6 +252,9 @@ class Session(Dialogue):
         if self._tls is not None:
             await self._say(policy.TLS_ACTIVE)
             return
+        if self.tls_context and not arg:
+            # What was pipelined behind it is void; left in the reader, much of it would keep the handshake from being read.
+            self._reader.take_all()
         await super().smtp_STARTTLS(arg)
         if self._tls_protocol is not None and self.transport.is_closing():
             # Closed by our side within the handshake, which asyncio reports as a handshake that went well.

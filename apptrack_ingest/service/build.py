@@ -14,6 +14,7 @@ from apptrack_ingest.service import intake
 from apptrack_ingest.settings import Account, Settings
 from apptrack_ingest.spool.contract import Spool
 from apptrack_ingest.spool.sqlite import open_spool
+from apptrack_ingest.trust import Connection, Mail, Rules, Verdict
 from apptrack_ingest.worker.desk import Desk, Options
 
 log = logs.get("service")
@@ -82,6 +83,7 @@ def _desk(account: Account) -> Desk:
         reporting=account.reporting,
         report_first_failure=account.report_first_failure,
         hash_fingerprint=fingerprint(account),
+        block_extensions=account.block_extensions,
     )
 
 
@@ -94,6 +96,28 @@ def options_of(found: Settings, name: str) -> Options:
         lease=found.worker.lease,
         drain_timeout=found.worker.drain_timeout,
     )
+
+
+class InnerJudge:
+    """Judges mails attached to others by the DKIM rules in force, for the worker."""
+
+    def __init__(self, found: Settings) -> None:
+        self._trust = intake.trust_of(found)
+        self._judge = intake.judge_of(found, spf=False)
+
+    def configure(self, found: Settings) -> None:
+        """Use these rules from now on (a reload)."""
+        self._trust = intake.trust_of(found)
+
+    async def __call__(self, account: str | None, raw: bytes) -> Verdict:
+        """The verdict of the account's DKIM rules; where the outer mail came from counts for nothing."""
+        rules = [Rules(dkim=own.dkim, unsigned_ids=own.unsigned_ids) for own in self._trust.rules_for(account)]
+        mail = Mail(Connection(""), "", {account: frozenset()}, raw)
+        return (await self._judge.judge(mail, {account: rules})).verdicts[account]
+
+    async def close(self) -> None:
+        """Ends the processes that verify."""
+        await self._judge.close()
 
 
 def parser_of(found: Settings) -> ParserPool:

@@ -3,7 +3,6 @@
 import resource
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from apptrack_ingest import logs
@@ -119,10 +118,10 @@ def rules_of(written: RuleSettings) -> Rules:
     )
 
 
-def judge_of(found: Settings, clock: Callable[[], float] = time.time) -> Authenticator:
-    """What decides about senders; to be closed by `close`."""
+def judge_of(found: Settings, *, spf: bool = True) -> Authenticator:
+    """What decides about senders; to be closed by `close`. Without `spf` no SPF result is looked up."""
     resolver = DnsResolver(found.dns.nameservers, timeout=found.dns.timeout)
-    return Authenticator(resolver, Verifier(), clock=clock, spf=found.dns.spf)
+    return Authenticator(resolver, Verifier(), clock=time.time, spf=spf and found.dns.spf)
 
 
 # --- the listeners ----------------------------------------------------------------------------------------------------

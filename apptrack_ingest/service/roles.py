@@ -201,6 +201,7 @@ class _WorkerParts:
         self._found = found
         self._desks = build.desks_of(found)
         self._reporter, self._parser = Reporter(), build.parser_of(found)
+        self._inner = build.InnerJudge(found)
         self._reporter.configure(build.destinations_of(found))
         self._closing: set[asyncio.Task[None]] = set()
         self.tools = Tools(
@@ -211,6 +212,7 @@ class _WorkerParts:
             options=build.options_of(found, name),
             desks=_only_desks(self._desks),
             report_schedule=found.idibu.schedule,
+            judge_inner=self._inner,
         )
         self.worker = Worker(self.tools)
         self.housekeeping = Housekeeping(spool, clock, found)
@@ -219,6 +221,7 @@ class _WorkerParts:
         """A reload: what is under way goes on with what it began with."""
         before, self._desks = self._desks, build.desks_of(new, self._desks)
         self._reporter.configure(build.destinations_of(new))
+        self._inner.configure(new)
         self.housekeeping.settings = new
         old = [desk for name, (_, desk) in before.items() if self._desks.get(name, (None, None))[1] is not desk]
         _beside(self._closing, _close_when_unused(self.worker, old))
@@ -243,6 +246,7 @@ class _WorkerParts:
             await asyncio.wait(self._closing, timeout=self._found.worker.drain_timeout)
         await _close_handlers(desk for _, desk in self._desks.values())
         await self._reporter.close()
+        await self._inner.close()
         await self._parser.close()
 
 

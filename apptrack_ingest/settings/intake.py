@@ -122,7 +122,7 @@ class Limits(Section):
     network_bits_v6: int = Field(64, ge=16, le=128, description="what counts as one network of IPv6")
     commands: int = Field(1000, ge=10, description="commands in a session without an accepted mail")
     session_time: Duration = Field(3600.0, ge=60, description="a whole session")
-    header_block: ByteSize = Field(ByteSize(131_072), ge=1024, le=1_048_576, description="the header block of a mail")
+    header_block: ByteSize = Field(ByteSize(131_072), ge=1024, le=131_072, description="the header block of a mail")
     received_headers: int = Field(50, ge=5, le=1000, description="Received headers; more is a loop")
     bytes_in_flight: ByteSize = Field(ByteSize(256_000_000), ge=1_000_000, description="mails being received, together")
     bytes_wait: Duration = Field(30.0, description="how long a mail waits for its part of them; then 452")

@@ -149,6 +149,13 @@ def _fingerprint_or_name(value: str) -> str:
     return value.lower()
 
 
+def _extension(value: str) -> str:
+    plain = value.strip().removeprefix(".").lower()
+    if not re.fullmatch("[a-z0-9]{1,16}", plain):
+        raise ValueError("no extension; write it like gif or .gif")
+    return plain
+
+
 def _token(value: str) -> str:
     digest, _, rest = value.strip().partition(" ")
     words = rest.split()
@@ -206,3 +213,4 @@ Certificates = Annotated[tuple[Annotated[str, AfterValidator(_fingerprint_or_nam
 Tokens = Annotated[tuple[Annotated[str, AfterValidator(_token)], ...], *_LISTED]
 Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], *_LISTED]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Extensions = Annotated[tuple[Annotated[str, AfterValidator(_extension)], ...], *_LISTED]

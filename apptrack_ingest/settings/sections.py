@@ -26,6 +26,7 @@ from apptrack_ingest.lifecycle import DEFAULT_RETRY, Schedule, parse_schedule
 from apptrack_ingest.settings.intake import Dns, Limits, Rules, Smtp, Trust, Untrusted, UntrustedMail
 from apptrack_ingest.settings.kinds import (
     Duration,
+    Extensions,
     HostName,
     MailAddress,
     MailAddresses,
@@ -55,6 +56,7 @@ class Account(Section):
     )
     handler: str = Field("folder", min_length=1, description="a handler's name, or package.module:Name")
     handler_settings: dict[str, Any] = Field({}, repr=False, description="the handler's own settings")
+    block_extensions: Extensions = Field((), description="documents with these extensions are left out")
     handler_timeout: Duration = Field(60.0, description="how long one hand-off may take")
     concurrency: int = Field(4, ge=1, le=1000, description="hand-offs of this account at a time, in each worker")
     retry: RetrySchedule = Field(DEFAULT_RETRY, description="waits between hand-off attempts; their sum ends in failed")

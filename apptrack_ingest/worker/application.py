@@ -1,7 +1,8 @@
 """One attempt to hand one application off: read, decide, call the handler, settle."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from apptrack_ingest import handoff, logs, metrics
@@ -18,7 +19,9 @@ from apptrack_ingest.model import (
     Report,
     State,
 )
+from apptrack_ingest.parse.documents import without_extensions
 from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Settlement
+from apptrack_ingest.trust import Rule, Verdict
 from apptrack_ingest.worker.desk import Desk, Tools
 
 log = logs.get("worker")
@@ -43,6 +46,11 @@ class Job:
     claim: Claim
     tools: Tools
     handler_seconds: float | None = None
+    believed: bool = field(init=False)
+    """Whether the id counts: a rule of trust matches the mail that holds it, or a person vouched for it."""
+
+    def __post_init__(self) -> None:
+        self.believed = self.claim.trusted or self.claim.vouched
 
     async def work(self) -> None:
         """Works the claim to its settlement. A cancellation (drain, lost lease) settles it as interrupted."""
@@ -70,16 +78,33 @@ class Job:
         except (Unreadable, NotFound) as error:
             return self._unreadable(error)
         applicant_id = self.claim.applicant_id if self.claim.applicant_id is not None else parsed.applicant_id
-        decided = await self._decide(raw, parsed, applicant_id)
+        doubt = await self._doubt_of_inner(parsed)
+        if doubt is not None and doubt.rule is Rule.UNDECIDED:
+            return replace(self._postponed("dns-failed", doubt.note), facts=facts_of(parsed))
+        if doubt is not None:
+            decided = self._held(HeldReason.UNTRUSTED, None, f"of a mail attached to this one: {doubt.note}")
+        else:
+            decided = await self._decide(raw, parsed, applicant_id)
         # Of a mail we do not trust not even the id is kept in its column: other mails are ordered by it.
-        believed = self.claim.trusted or self.claim.vouched
-        return replace(decided, facts=facts_of(parsed), applicant_id=applicant_id if believed else None)
+        return replace(decided, facts=facts_of(parsed), applicant_id=applicant_id if self.believed else None)
+
+    async def _doubt_of_inner(self, parsed: Parsed) -> Verdict | None:
+        """Why the id of an attached mail is not believed; None where it is, or where the id is the mail's own. Whom the
+        outer mail came from says nothing of it. An id kept from an earlier attempt was believed then."""
+        if parsed.inner is None or self.claim.vouched:
+            return None
+        self.believed = self.claim.applicant_id is not None
+        if self.believed:
+            return None
+        verdict = await self.tools.judge_inner(self.claim.account, parsed.inner)
+        self.believed = verdict.trusted
+        return None if verdict.trusted else verdict
 
     async def _decide(self, raw: bytes, parsed: Parsed, applicant_id: int | None) -> Settlement:
         account = self.claim.account
         desk = self.tools.desks.get(account) if account is not None else None
         reason = reason_to_hold(
-            trusted=self.claim.trusted,
+            trusted=self.believed,
             vouched=self.claim.vouched,
             applicant_id=applicant_id,
             id_problem=parsed.id_problem,
@@ -92,6 +117,7 @@ class Job:
         if same is not None and not self.claim.again:
             note = f"the same content as application {same.application_id}, delivered before"
             return Settlement(Event.RECOGNISE, "duplicate", note, duplicate_of=same.application_id)
+        parsed = allowed(parsed, desk.block_extensions)
         application = application_of(self.claim, account, applicant_id, parsed, raw, earlier[:1])
         return await self._hand_over(desk, application)
 
@@ -144,8 +170,7 @@ class Job:
         return Settlement(Event.POSTPONE, code, detail, due_at=due)
 
     def _unreadable(self, error: Unreadable | NotFound) -> Settlement:
-        untrusted = not (self.claim.trusted or self.claim.vouched)
-        if untrusted:
+        if not self.believed:
             return self._held(HeldReason.UNTRUSTED, None, "from a peer that is not trusted; unreadable besides")
         return self._held(HeldReason.UNREADABLE, self.claim.applicant_id, str(error))
 
@@ -168,7 +193,7 @@ class Job:
         return report_of(
             state,
             applicant_id=applicant_id,
-            believed=self.claim.trusted or self.claim.vouched,
+            believed=self.believed,
             now=self.tools.clock.now(),
             remote_id=remote_id,
             reason=reason,
@@ -249,6 +274,12 @@ def facts_of(parsed: Parsed) -> Facts:
         content_digest=parsed.content_digest,
         warnings=parsed.warnings,
     )
+
+
+def allowed(parsed: Parsed, blocked: Sequence[str]) -> Parsed:
+    """What the mail says without the documents whose extensions the account blocks, and a warning for each."""
+    documents, warnings = without_extensions(parsed.documents, blocked)
+    return replace(parsed, documents=documents, warnings=(*parsed.warnings, *warnings))
 
 
 def application_of(

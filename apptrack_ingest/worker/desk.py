@@ -11,6 +11,7 @@ from apptrack_ingest.lifecycle import Schedule
 from apptrack_ingest.model import Parsed, Report
 from apptrack_ingest.report.reporter import Result
 from apptrack_ingest.spool.contract import Spool
+from apptrack_ingest.trust import Rule, Verdict
 
 
 class Clock(Protocol):
@@ -42,6 +43,18 @@ class Parser(Protocol):
         """What the mail says."""
 
 
+class InnerJudge(Protocol):
+    """Says whether an account believes the id in a mail that was attached to another one, by its own signature."""
+
+    async def __call__(self, account: str | None, raw: bytes) -> Verdict:
+        """The verdict; undecided where a DNS answer did not come."""
+
+
+async def believe_none(account: str | None, raw: bytes) -> Verdict:
+    """The judge where no rule of trust is known: what a mail has attached is its sender's own text."""
+    return Verdict(False, Rule.NONE, "no DKIM signature of a listed domain on the attached mail")
+
+
 class Reports(Protocol):
     """Sends one report and says how it went; never raises for what idibu or the network does."""
 
@@ -52,7 +65,7 @@ class Reports(Protocol):
 @dataclass(frozen=True, slots=True)
 class Desk:
     """One account as the worker serves it. `hash_fingerprint` is None where there is no hash to report with: reports
-    then wait as due. Times are in seconds."""
+    then wait as due. Documents with `block_extensions` are left out. Times are in seconds."""
 
     handler: Any
     handler_name: str
@@ -62,6 +75,7 @@ class Desk:
     reporting: bool = True
     report_first_failure: bool = False
     hash_fingerprint: str | None = None
+    block_extensions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,7 @@ class Tools:
     desks: Mapping[str, Desk]
     report_schedule: Schedule
     jitter: Callable[[], float] = field(default=random.random)
+    judge_inner: InnerJudge = field(default=believe_none)
     confirmed: dict[tuple[str, str | None], float] = field(default_factory=dict)
     """When idibu last confirmed a report of an account with a hash (its fingerprint)."""
 

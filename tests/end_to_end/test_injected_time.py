@@ -162,9 +162,7 @@ async def test_an_update_of_a_delivered_applicant_carries_the_earlier_remote_id(
     await world.worker.configure(world.desks(), world.tools.report_schedule)
     number = await world.receive("acme")
     await world.work()
-    message = Message(
-        Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.time, an_email(number, text="new")
-    )
+    message = Message(Envelope("", ("x@y.example",), "127.0.0.1"), world.clock.time, an_email(number, text="new"))
     await world.spool.put(message, [Arrival("acme", number, True)])
     await world.work()
     first, second = world.handlers["acme"].applications

@@ -55,6 +55,9 @@ def test_the_shape_in_full() -> None:
                 "sha256": a_document().sha256,
                 "role": "cv",
                 "why": "its name says so",
+                "disposition": None,
+                "inside": None,
+                "flags": [],
                 "content": base64.b64encode(A_PDF).decode(),
             }
         ],

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apptrack_ingest.model import Candidate, Hint
-from apptrack_ingest.parse.candidate import find_candidate, is_system_address
+from apptrack_ingest.parse.candidate import find_candidate, is_system_address, sender_address
 
 
 def find(sender: bytes | None, reply_to: bytes | None = None) -> Candidate:
@@ -34,7 +34,10 @@ def find(sender: bytes | None, reply_to: bytes | None = None) -> Candidate:
         (b"Smith, Jane <jane@example.org>", "Smith, Jane", "jane@example.org"),
         (b'"Smith, Jane" <jane@example.org>', "Smith, Jane", "jane@example.org"),
         (b"a@example.org, b@example.org", None, "a@example.org"),
-        (b"=?utf-8?b?SsO8c?= <j@example.org>", None, "j@example.org"),  # mail-parser raises on this base64
+        (b"=?utf-8?b?SsO8c?= <j@example.org>", "Jü", "j@example.org"),  # cut base64: what is left of it, with a warning
+        (b"Jane Doe jane@example.org", "Jane Doe", "jane@example.org"),
+        (b"noreply@board.example, Jane <jane@example.org>", "Jane", "jane@example.org"),
+        (b"=?utf-8?q?J=C3?= =?utf-8?q?=BCrgen?= <j@example.org>", "Jürgen", "j@example.org"),
     ],
 )
 def test_from(sender, name, email):
@@ -83,6 +86,40 @@ def test_two_system_addresses_are_no_candidate_and_a_warning():
 )
 def test_persons_with_unlucky_addresses(address):
     assert is_system_address(address) is (address.startswith("post"))
+
+
+@pytest.mark.parametrize(
+    "sender", [b"Jane <jane doe@x.org>", b"Jane <jos\xe9@x.org>", b"Jane <a\x00b@x.org>", b"<root>"]
+)
+def test_an_address_is_never_guessed(sender):
+    assert find(sender).email is None
+    assert find(sender, b"pat@example.org").email == "pat@example.org"
+
+
+@pytest.mark.parametrize(
+    ("sender", "warning"),
+    [
+        (
+            b"Jane Doe jane@x.org",
+            "From is not written by the rules; its names and addresses were read as well as possible",
+        ),
+        (b"a@x.org, b@x.org", "From names more than one address; the first that is a person's was taken"),
+        (b"=?x-none?q?Jane?= <j@x.org>", "From holds bytes of no certain charset; they were read as well as possible"),
+    ],
+)
+def test_what_was_repaired_is_told(sender, warning):
+    assert find_candidate([(b"From", sender)])[1] == (warning,)
+
+
+def test_the_senders_address_is_the_first_as_it_stands():
+    assert sender_address([(b"From", b"noreply@board.example, jane@x.org")]) == "noreply@board.example"
+    assert sender_address([(b"From", b"<root>")]) == "root"
+    assert sender_address([(b"From", b"nobody")]) == sender_address([]) == ""
+
+
+def test_the_from_header_that_names_a_person_is_read():
+    candidate, warnings = find_candidate([(b"From", b"noreply@a.example"), (b"From", b"b@example.org")])
+    assert candidate.email == "b@example.org" and "more than once" in warnings[0]
 
 
 def test_several_from_headers_are_worth_a_warning():

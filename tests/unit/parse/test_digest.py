@@ -3,7 +3,7 @@
 import pytest
 
 from apptrack_ingest.parse import parse
-from apptrack_ingest.parse.digest import canonical_leaf, content_digest
+from apptrack_ingest.parse.digest import ContentDigest, canonical_leaf
 
 
 def test_forward_to_and_global_cc_copies_are_one_content(sample):
@@ -46,6 +46,21 @@ def test_transport_is_not_content(sample, old, new):
     raw = sample("forward-to")
     assert old in raw
     assert parse(raw.replace(old, new)).content_digest == parse(raw).content_digest
+
+
+def content_digest(metadata, subject, leaves):
+    digest = ContentDigest(metadata, subject)
+    for leaf in leaves:
+        digest.add_leaf("application/octet-stream", leaf)
+    return str(digest)
+
+
+def test_the_rule_of_version_1_stays_as_it_is():
+    """Mails delivered before an upgrade are recognised after it: what was v1 then must be v1 now."""
+    digest = ContentDigest([("x-itrackid", "1")], "Applying  as\tcook")
+    digest.add_leaf("text/plain", b"a\r\nb\r\n\r\n")
+    digest.add_leaf("application/pdf", b"%PDF\r\n")
+    assert str(digest) == "v1:3d45f542006065cfa70bc9b36a5d69e1daf38675230eb74d9d13435285ca8491"
 
 
 def test_fields_do_not_run_together():

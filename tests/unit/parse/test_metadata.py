@@ -67,6 +67,24 @@ def test_other_uncertain_text_is_read_with_a_warning():
     assert len(metadata.warnings) == 1 and "Office" in metadata.warnings[0]
 
 
+def test_raw_bytes_are_read_in_the_bodys_charset_but_no_reference_is():
+    metadata = read(
+        b"Content-Type: text/plain; charset=windows-1251\r\n"
+        + "X-iTrackID-Office: Москва\r\nX-iTrackID-Reference: ЖУК-1\r\n".encode("cp1251")
+    )
+    assert metadata.owner.office == "Москва"
+    assert metadata.job.reference is None
+    assert len(metadata.warnings) == 2
+
+
+@pytest.mark.parametrize(
+    "value", [b"=?iso-8859-1?q?R=C3=89F-1?=", "RÃ‰F-1".encode(), b"=?utf-8?q?REF", b"=?utf-8?b?UkVGL?="]
+)
+def test_a_repaired_reference_is_a_guess(value):
+    metadata = read(b"X-iTrackID-ClientReference: " + value + b"\r\n")
+    assert metadata.client_reference is None and len(metadata.warnings) == 1
+
+
 def test_repeated_headers():
     same = read(b"X-iTrackID-Title: Cook\r\nX-itrackid-title:  Cook\r\n")
     assert same.job.title == "Cook" and same.warnings == ()

@@ -33,7 +33,10 @@ def test_a_documented_mail(sample):
     assert parsed.subject == "Application for Financial Services Roles"
     assert parsed.text and parsed.text.startswith("Dear Sir") and "Salário" in parsed.text
     assert parsed.html == "<p>Dear Sir, please find my CV attached.</p>\n"
-    assert [(one.name, one.role) for one in parsed.documents] == [("JaneDoeCV.pdf", Role.CV), ("logo.png", Role.OTHER)]
+    assert [(one.name, one.role) for one in parsed.documents] == [
+        ("JaneDoeCV.pdf", Role.CV),
+        ("logo.png", Role.INLINE_IMAGE),
+    ]
     assert parsed.documents[0].content.startswith(b"%PDF-1.4")
     assert parsed.headers[0][0] == "Received" and ("X-Itrackid", "33139609") in parsed.headers
     assert parsed.warnings == ()
@@ -63,7 +66,9 @@ def test_reply_to_nameless_pdf_and_attached_mail(sample):
     assert [(one.name, one.claimed_type) for one in parsed.documents] == [
         ("document.pdf", "application/pdf"),
         ("document.eml", "message/rfc822"),
+        ("inner.doc", "application/msword"),
     ]
+    assert [one.inside for one in parsed.documents] == [None, None, "document.eml"]
     assert parsed.documents[0].role is Role.CV
     attached = parsed.documents[1].content
     assert attached in raw and attached.startswith(b"From: Pat Smith") and attached.endswith(b"--c--")
@@ -170,7 +175,8 @@ def test_text_inside_an_attached_container_is_no_body():
     ("raw", "words", "text"),
     [
         (b"Content-Type: multipart/mixed\r\n\r\nlost?", "no boundary", "lost?"),
-        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\nlost?", "never starts", "lost?"),
+        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\nlost?", "read as text", "lost?"),
+        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\nx--b lost?", "never starts", "x--b lost?"),
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ncut", "not closed", "cut"),
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\na\r\n--b--\r\nmore", "after the last part", "a"),
         (b"\r\n\r\na\x00b", "NUL", "\nab"),

@@ -3,24 +3,15 @@
 import asyncio
 import contextlib
 import sqlite3
+from dataclasses import replace
 
 import pytest
-from worlds import World
 
 from apptrack_ingest.errors import SpoolUnavailable, Unreadable
-from apptrack_ingest.idibu.sandbox import Sandbox, running
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import Accepted, Arrival, Envelope, HeldReason, Message, ReportState, State
 from apptrack_ingest.spool.contract import Action
 from apptrack_ingest.testing import RecordingHandler, an_email
-
-
-@pytest.fixture
-async def world(tmp_path):
-    async with running(Sandbox({"hash-a": "acme", "hash-b": "beta"}, None)) as sandbox:
-        world = World(tmp_path, sandbox)
-        yield world
-        await world.close()
 
 
 class Waiting:
@@ -211,6 +202,25 @@ async def test_an_untrusted_id_is_not_believed_until_a_person_vouches(world):
     await world.work()
     assert [a.applicant_id for a in handler.applications] == [7]
     assert [a.id for a in world.sandbox.applicants()] == [7]
+
+
+async def test_untrusted_mail_for_nobody_without_an_id_is_held_for_the_lack_of_it(world):
+    await put(world, an_email(None), Arrival(None, None, False))
+    await put(world, an_email(9), Arrival(None, None, False))
+    await world.work()
+    assert [row.reason for row in reversed(await world.rows())] == [HeldReason.NO_APPLICANT_ID, HeldReason.UNTRUSTED]
+
+
+async def test_documents_of_blocked_extensions_are_left_out_with_a_warning(world):
+    handler = RecordingHandler()
+    await use(world, acme=handler)
+    desks = {name: replace(desk, block_extensions=("pdf",)) for name, desk in world.desks().items()}
+    await world.worker.configure(desks, world.tools.report_schedule)
+    await world.receive("acme")
+    await world.work()
+    (application,) = handler.applications
+    assert not [one.name for one in application.documents if one.name.endswith(".pdf")]
+    assert any("extension is blocked" in warning for warning in application.warnings)
 
 
 async def test_an_unreadable_mail_is_held_and_reported(world):

@@ -1,0 +1,103 @@
+"""What a part's own headers say of it: type, name, charset, disposition, transfer encoding."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from apptrack_ingest.parse.headers import Fields
+from apptrack_ingest.parse.parameters import Parameters, read_parameters
+from apptrack_ingest.parse.text import clean_line, decode_bytes, decode_header, unfold
+
+# A header of a part is read this far: file names end long before.
+_LONGEST_VALUE = 8 * 1024
+# RFC 6838, section 4.2, with what else senders use; what follows is not part of the type.
+_TYPE = re.compile(r"[\"'<\s]*([a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+*-]{1,127})")
+_FILE_NAME = re.compile(r"[^/\\\r\n]{1,200}\.[A-Za-z0-9]{2,5}")
+_WINDOWS_PATH = re.compile(r"([A-Za-z]:\\|\\\\)")
+_MAILS = frozenset({"message/rfc822", "message/global", "message/news"})
+_FILES = frozenset({"application/octet-stream", "application/eml", "application/x-eml"})
+_MIME_HEADERS = (
+    b"content-type",
+    b"content-disposition",
+    b"content-transfer-encoding",
+    b"content-id",
+    b"content-description",
+    b"content-location",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A part's description. `content_type` is in lower case, the default where none or none that can be read is given.
+
+    `unclear` says that there is a Content-Type, and one that cannot be read: RFC 2045, section 5.2, has that taken for text.
+    `name` is the file name that the part gives, None where it has none; `hint` is what a name can be made of besides: the
+    description that looks like one, or a Windows path as it was meant.
+    """
+
+    content_type: str = "text/plain"
+    unclear: bool = False
+    charset: str | None = None
+    boundary: bytes | None = None
+    smime_type: str | None = None
+    disposition: str | None = None
+    name: str | None = None
+    hint: str | None = None
+    content_id: str | None = None
+    encoding: str = ""
+
+    @property
+    def is_multipart(self) -> bool:
+        return self.content_type.startswith("multipart/")
+
+    @property
+    def is_mail(self) -> bool:
+        """A whole mail (RFC 2046, section 5.2.1; RFC 6532, section 3.7; a news article is one too, RFC 5537), or a file
+        that is called one."""
+        return self.content_type in _MAILS or (
+            self.content_type in _FILES and (self.name or "").lower().endswith(".eml")
+        )
+
+
+def read_head(fields: Fields, default_type: str = "text/plain") -> Head:
+    """Read the headers that describe a part; of a repeated one the first counts."""
+    values: dict[bytes, str] = {}
+    for name, value in fields:
+        known = name.lower()
+        if known in _MIME_HEADERS and known not in values:
+            values[known] = _text(value)
+    kind = read_parameters(values.get(b"content-type", ""))
+    disposition = read_parameters(values.get(b"content-disposition", ""))
+    found = _TYPE.match(kind.value)
+    boundary = kind.named.get("boundary")
+    return Head(
+        content_type=found[1] if found else default_type,
+        unclear=found is None and bool(kind.value),
+        charset=kind.token("charset"),
+        boundary=boundary.encode("utf-8", "replace").rstrip(b" \t") or None if boundary else None,
+        smime_type=kind.token("smime-type"),
+        disposition=disposition.value.partition(" ")[0] or None,
+        name=_name(disposition, kind),
+        hint=_hint(disposition, kind, values),
+        content_id=values.get(b"content-id") or None,
+        encoding=read_parameters(values.get(b"content-transfer-encoding", "")).value.rstrip(":"),
+    )
+
+
+def _text(value: bytes) -> str:
+    """A header as one line of text. Parts have no charset for raw 8-bit bytes: UTF-8 where it fits (RFC 6532)."""
+    return clean_line(decode_bytes(unfold(value[:_LONGEST_VALUE]), None).value).value
+
+
+def _name(disposition: Parameters, kind: Parameters) -> str | None:
+    """RFC 2183, section 2.3; senders put it into Content-Type too, or there alone."""
+    return clean_line(disposition.named.get("filename") or kind.named.get("name") or "").value or None
+
+
+def _hint(disposition: Parameters, kind: Parameters, values: Mapping[bytes, str]) -> str | None:
+    for path in (disposition.literal.get("filename"), kind.literal.get("name")):
+        if path and _WINDOWS_PATH.match(path):
+            return path
+    description = decode_header(values.get(b"content-description", "").encode()).value
+    location = values.get(b"content-location", "").strip(" <>")
+    return next((text for text in (description, location) if _FILE_NAME.fullmatch(text)), None)

@@ -1,0 +1,102 @@
+"""Transfer encodings, whole and damaged."""
+
+import base64
+import binascii
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apptrack_ingest.parse.transfer import decode
+
+PDF = b"%PDF-1.4 and some more bytes to fill two lines of base64, which takes fifty-seven each \xff"
+WHOLE = base64.encodebytes(PDF)
+
+
+def read(encoded: bytes, encoding: str) -> tuple[bytes, str | None]:
+    return decode(b"before" + encoded + b"after", 6, 6 + len(encoded), encoding)
+
+
+@pytest.mark.parametrize("encoding", ["base64", "base-64", "b64"])
+def test_clean_base64(encoding):
+    assert read(WHOLE, encoding) == (PDF, None)
+    assert read(WHOLE.replace(b"\n", b" \r\n\t\r\n"), encoding) == (PDF, None)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "content"),
+    [
+        (WHOLE.rstrip(b"\n="), PDF),
+        (WHOLE.rstrip(b"\n=") + b"===", PDF),
+        (WHOLE.replace(b"\n", b"!\n", 1), PDF),
+        (b"> " + WHOLE, PDF),
+        (WHOLE + b"\n-- \nSent from a phone", PDF),
+        (WHOLE + b"___________\nA list's footer", PDF),
+        (WHOLE + b"words", PDF),
+        (b'Content-ID: <a>\nContent-Disposition: attachment;\n filename="x=y"\n\n' + WHOLE, PDF),
+        (base64.b64encode(PDF)[:41], PDF[:30]),
+    ],
+)
+def test_damaged_base64_is_repaired_and_said_so(encoded, content):
+    assert read(encoded, "base64") == (content, "damaged base64; what could be decoded was kept")
+
+
+def test_pieces_with_their_own_padding_are_joined():
+    assert read(b"YQ==\nYmM=\nZGVm\nZw==", "base64") == (b"abcdefg", None)
+
+
+@pytest.mark.parametrize("text", [b"", b"\r\n", b"\n \n"])
+def test_empty_base64(text):
+    assert read(text, "base64") == (b"", None)
+
+
+@pytest.mark.parametrize("text", [b"Dear Sir, this was never base64.", b"!", b"a"])
+def test_what_is_no_base64_is_kept_as_sent(text):
+    assert read(text, "base64") == (text, "is not the base64 it claims to be; kept as sent")
+
+
+@pytest.mark.parametrize(
+    ("encoded", "content"),
+    [
+        (b"a=3Db=\r\nc", b"a=bc"),
+        (b"soft= \t\nbreak", b"softbreak"),
+        (b"100=% =zz =", b"100=% =zz "),
+        (b"low=c3=bc", b"low\xc3\xbc"),
+        (b"kept =20\nblanks", b"kept  \nblanks"),
+    ],
+)
+def test_quoted_printable(encoded, content):
+    assert read(encoded, "quoted-printable") == (content, None)
+
+
+@pytest.mark.parametrize("encoding", ["", "7bit", "8bit", "binary", "8-bit", "utf-8"])
+def test_no_encoding(encoding):
+    assert read(b"a=3D\xff", encoding) == (b"a=3D\xff", None)
+
+
+def test_unknown_encodings_are_said():
+    assert read(b"x", "x-gzip64") == (b"x", "unknown transfer encoding 'x-gzip64'; kept as sent")
+    assert len(read(b"x", "y" * 500)[1] or "") < 100
+
+
+def test_uuencode():
+    assert read(b"words\nbegin 644 f\n#86)C\n`\nend\n", "x-uuencode") == (b"abc", None)
+    assert read(b"begin 644 f\n#86)C\n", "uue") == (b"abc", "damaged uuencode; what could be decoded was kept")
+    assert read(b"no file", "uuencode") == (b"no file", "cannot be decoded; kept as sent")
+
+
+@given(st.binary(max_size=400), st.integers(1, 100))
+def test_base64_comes_back_however_its_lines_are_cut(content, width):
+    packed = base64.b64encode(content)
+    cut = b"\r\n".join(packed[start : start + width] for start in range(0, len(packed), width))
+    assert read(cut, "base64") == (content, None)
+
+
+@given(st.binary(max_size=400))
+def test_quoted_printable_comes_back(content):
+    assert read(binascii.b2a_qp(content, istext=False), "quoted-printable")[0] == content
+
+
+@given(st.binary(max_size=200), st.sampled_from(["base64", "quoted-printable", "uuencode", "x", ""]))
+def test_any_bytes_are_read(encoded, encoding):
+    read(encoded, encoding)
