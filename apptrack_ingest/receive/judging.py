@@ -23,12 +23,14 @@ class Judge(Protocol):
 class TrustPolicy:
     """`common` holds for every account, and alone for mail that belongs to none; `by_account` adds to it.
 
+    `balancers` are believed by nobody, but their own connections (health checks) are no strangers'.
     `refusing` are the accounts (None: mail of no account) whose untrusted mail is refused rather than held;
     `untrusted_size` is the largest untrusted mail in bytes.
     """
 
     common: Rules = LOOPBACK
     by_account: Mapping[str, Rules] = field(default_factory=dict)
+    balancers: tuple[Network, ...] = ()
     refusing: frozenset[str | None] = frozenset()
     untrusted_size: int = 10_000_000
 
@@ -38,7 +40,8 @@ class TrustPolicy:
         return (self.common,) if own is None else (own, self.common)
 
     def lists(self, peer: str) -> bool:
-        """Whether a peer's address stands in a network of anybody's rules: it is no stranger, and may be busy."""
+        """Whether a peer's address stands in a network of anybody's rules, or of a load balancer: it is no stranger, and
+        may be busy."""
         try:
             address = ipaddress.ip_address(peer.partition("%")[0])
         except ValueError:
@@ -56,7 +59,8 @@ class TrustPolicy:
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
-        return tuple({network for rules in self._all for network in (*rules.networks, *rules.relays)})
+        listed = {network for rules in self._all for network in (*rules.networks, *rules.relays)}
+        return (*listed, *self.balancers)
 
     @cached_property
     def _digests(self) -> frozenset[str]:

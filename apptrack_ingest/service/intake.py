@@ -96,6 +96,7 @@ def trust_of(found: Settings) -> TrustPolicy:
     return TrustPolicy(
         common=rules_of(found.trust),
         by_account={name: rules_of(account.trust) for name, account in accounts.items()},
+        balancers=tuple(network for one in found.smtp.all_listeners for network in one.proxy_from),
         refusing=frozenset(refusing | of_nobody),
         untrusted_size=int(found.untrusted.max_size),
     )

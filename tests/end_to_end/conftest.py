@@ -10,12 +10,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from end_to_end.certificates import Certificates
+from end_to_end.doors import Doors, open_doors
 
+from apptrack_ingest.model import State
 from apptrack_ingest.spool.contract import Filter, Story, Summary
 from apptrack_ingest.spool.sqlite import open_spool
 from apptrack_ingest.testing import ScriptedIdibu
@@ -48,6 +53,9 @@ class Deployment:
     idibu: str
     handler: str = "folder"
     handler_settings: dict[str, object] = field(default_factory=dict)
+    recipients: Sequence[str] = ("applications@acme.example",)
+    smtp: str = ""
+    listeners: Sequence[dict[str, object]] = ()
     accounts: str = ""
     extra: str = ""
     data_dir: Path | None = None
@@ -72,16 +80,29 @@ class Deployment:
     def log(self) -> Path:
         return self.directory / "serve.log"
 
+    @property
+    def ports(self) -> list[object]:
+        """The port of each listener."""
+        return [one["port"] for one in self.listeners]
+
+    def account(self, name: str, **settings: object) -> None:
+        """One more account, whose candidates are laid beside acme's and reported to nobody; for `configure` to write."""
+        where = {"path": str(self.folders)}
+        self.accounts += f"[accounts.{name}]\n{_lines({'reporting': False, **settings})}\n"
+        self.accounts += f"[accounts.{name}.handler_settings]\n{_lines(where)}\n"
+
     def configure(self, accounts: str | None = None) -> None:
         settings = self.handler_settings or {"path": str(self.folders)}
-        lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+        lines = _lines(settings)
         if accounts is not None:
             self.accounts = accounts
+        listeners = "".join(f"[[smtp.listeners]]\n{_lines(one)}\n" for one in self.listeners)
         self.config.write_text(
             f"data_dir = {json.dumps(str(self.data))}\n"
-            f'[smtp]\nport = {self.port}\nhostname = "mx.test.example"\n[web]\nport = {self.web_port}\n'
+            f'[smtp]\nhostname = "mx.test.example"\n{self.smtp}\n'
+            f"{listeners or f'port = {self.port}'}\n[web]\nport = {self.web_port}\n"
             f"[idibu]\nbase_url = {json.dumps(self.idibu)}\ntimeout = 5\n"
-            f'[accounts.acme]\nhash = "{HASH}"\nclient_id = 602\nrecipients = ["applications@acme.example"]\n'
+            f'[accounts.acme]\nhash = "{HASH}"\nclient_id = 602\nrecipients = {json.dumps(self.recipients)}\n'
             f'handler = {json.dumps(self.handler)}\nretry = "1s*20, 5s*100"\n[accounts.acme.handler_settings]\n{lines}\n'
             f"{self.accounts}\n{self.extra}\n"
         )
@@ -121,6 +142,13 @@ class Deployment:
     def send(self, mail: bytes, *recipients: str) -> None:
         with smtplib.SMTP("127.0.0.1", self.port, timeout=60) as session:
             session.sendmail("bounces@idibu.example", list(recipients) or ["applications@acme.example"], mail)
+
+    def reload(self) -> None:
+        """Returns when both processes of what was started last have taken up the configuration as it is now."""
+        self.configure()
+        before = self.log.read_text().count("settings taken up")
+        os.kill(self.processes[-1].pid, signal.SIGHUP)
+        wait_for(lambda: self.log.read_text().count("settings taken up") >= before + 2, why=self.log.read_text)
 
     def stop(self, process: subprocess.Popen[bytes]) -> int:
         if process.poll() is None:
@@ -168,11 +196,47 @@ class Deployment:
     def story(self, application_id: int) -> Story:
         return self._ask(lambda spool: spool.story(application_id))
 
+    def raw(self, message_id: int) -> bytes:
+        """A message as it stands in the spool."""
+        return self._ask(lambda spool: spool.raw(message_id))
+
     def states(self) -> dict[str, int]:
         counts: dict[str, int] = {}
         for summary in self.applications():
             counts[summary.state.value] = counts.get(summary.state.value, 0) + 1
         return counts
+
+    def application_of(self, reply: str) -> Summary:
+        """The one application of the mail that was answered so."""
+        assert reply.startswith("250 2.6.0 Queued as "), reply
+        message = int(reply.rpartition(" ")[2])
+        [found] = [row for row in self.applications() if row.message_id == message]
+        return found
+
+    def settled(self, reply: str) -> Summary:
+        """The same, once it has an outcome or is held."""
+        return wait_for(
+            lambda: (row := self.application_of(reply)).state is not State.RECEIVED and row, why=self.log.read_text
+        )
+
+    def page(self, path: str) -> tuple[int, str]:
+        """Status and text of a page of the service's own."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}{path}", timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metric(self, name: str) -> float:
+        """The value of a metric by its name with labels, as the metrics page writes it; 0.0 where it has none yet."""
+        values = [
+            line.rpartition(" ")[2] for line in self.page("/metrics")[1].splitlines() if line.startswith(f"{name} ")
+        ]
+        return float(values[0]) if values else 0.0
+
+    def troubles(self) -> list[str]:
+        """The lines of the log that tell of something wrong."""
+        return [line for line in self.log.read_text().splitlines() if '"level": "info"' not in line]
 
     def candidates(self, account: str = "acme") -> dict[int, dict[str, object]]:
         """What the folder handler's directories hold, by applicant id."""
@@ -193,6 +257,11 @@ class Deployment:
         return result
 
 
+def _lines(values: dict[str, object]) -> str:
+    """Settings as TOML writes them, which for text, numbers and lists is as JSON does."""
+    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+
+
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[ScriptedIdibu]:
     with ScriptedIdibu({HASH: "acme"}, tmp_path / "sandbox.jsonl") as sandbox:
@@ -204,6 +273,46 @@ def deployment(tmp_path: Path, sandbox: ScriptedIdibu) -> Iterator[Deployment]:
     deployment = Deployment(tmp_path, sandbox.base_url)
     yield deployment
     deployment.stop_all()
+
+
+@pytest.fixture(scope="module")
+def deploy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Deployment]]:
+    """Makes deployments that the tests of a module share, where starting one for each would tell nothing more."""
+    made: list[Deployment] = []
+    directory = tmp_path_factory.mktemp("shared")
+    with ScriptedIdibu({HASH: "acme"}, directory / "sandbox.jsonl") as idibu:
+
+        def deploy(**settings: object) -> Deployment:
+            made.append(Deployment(tmp_path_factory.mktemp("deployment"), idibu.base_url, **settings))
+            return made[-1]
+
+        yield deploy
+        for one in made:
+            one.stop_all()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """So many ports, all different, that nobody listens on."""
+
+    def ports(count: int) -> list[int]:
+        with contextlib.ExitStack() as open_:
+            probes = [open_.enter_context(socket.socket()) for _ in range(count)]
+            for probe in probes:
+                probe.bind(("127.0.0.1", 0))
+            return [probe.getsockname()[1] for probe in probes]
+
+    return ports
+
+
+@pytest.fixture(scope="module")
+def doors(deploy: Callable[..., Deployment], free_ports, certificates: Certificates) -> Doors:
+    return open_doors(deploy, free_ports, certificates)
 
 
 @pytest.fixture

@@ -28,6 +28,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+NO_FLOORS = "[limits]\nfree_space = 0\nfree_inodes = 0\n"
+"""With floors a full disk is never met; what is tested here is the one that fills up all the same."""
+
+
 def attempt(deployment, number: int, size: int = 2000) -> int:
     """The code of the answer to one mail."""
     mail = an_email(number, documents=[a_document(content=b"%PDF-1.4 " + os.urandom(size))])
@@ -41,6 +45,7 @@ def attempt(deployment, number: int, size: int = 2000) -> int:
 
 def test_a_full_disk_is_a_temporary_failure_and_heals(deployment, small_disk, wait):
     deployment.data_dir = small_disk / "data"
+    deployment.extra = NO_FLOORS
     intake = deployment.start("--only", "intake")
     deployment.up(intake)
     assert attempt(deployment, 1) == 250
@@ -105,6 +110,7 @@ def test_an_input_output_error_and_a_read_only_disk_are_temporary_and_heal(deplo
 
 def test_a_full_disk_stops_no_worker_and_what_was_handed_over_is_settled(deployment, small_disk, sandbox, wait):
     deployment.data_dir = small_disk / "data"
+    deployment.extra = NO_FLOORS
     server = deployment.start()
     deployment.up(server)
     ballast = small_disk / "ballast"

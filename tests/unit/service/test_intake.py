@@ -78,6 +78,13 @@ def test_listed_peers_are_those_in_anybodys_networks_and_relays(peer: str, liste
     assert intake.trust_of(found).lists(peer) is listed
 
 
+def test_a_load_balancer_is_no_stranger_and_believed_by_nobody() -> None:
+    listener = Listener.model_validate({"proxy_from": ["10.9.0.1"]})
+    trust = intake.trust_of(Settings(smtp=Smtp(listeners=(listener,))))
+    assert trust.lists("10.9.0.1")
+    assert not any("10.9.0.1" in str(network) for rules in trust.rules_for(None) for network in rules.networks)
+
+
 def test_what_can_be_used_is_no_problem(certificate: Path) -> None:
     users = {"relay": make_hash("open sesame", n=4096, p=1)}
     assert intake.problems_of(with_tls(certificate, users=users)) == []
