@@ -5,12 +5,13 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help demo test check lock clean
+.PHONY: help demo test check soak lock clean
 
 help:
 	@echo "make demo   set up, then show ten applications arriving (ARGS=--once: end with a summary)"
 	@echo "make test   set up, then run all tests (ARGS=... go to pytest)"
 	@echo "make check  style, types and layers"
+	@echo "make soak   set up, then keep an intake under siege for two minutes (ARGS=20: for twenty seconds)"
 	@echo "make lock   pin the newest allowed versions anew"
 	@echo "make clean  remove what was set up"
 
@@ -25,6 +26,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: $(VENV)/.dev
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.11"; exit 1; }

@@ -1,6 +1,7 @@
 """No peer keeps the loop of the intake busy for long at a time: floods, huge lines and strange tongues, on a real socket."""
 
 import asyncio
+import base64
 import contextlib
 import re
 import select
@@ -8,9 +9,20 @@ import socket
 import ssl
 import time
 
+import dkim
 import loop_time
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from loop_time import LONGEST
+
+from apptrack_ingest.receive.budget import Budget
+from apptrack_ingest.receive.judging import TrustPolicy
+from apptrack_ingest.receive.pressure import Floors
+from apptrack_ingest.receive.rates import Caps, Doorkeeper
+from apptrack_ingest.trust import Authenticator, Rules, Verifier
+
+from .conftest import Disk
 
 PATIENCE = 60.0
 NO_LIMIT = 10**9
@@ -77,8 +89,8 @@ def flood(make_intake):
     What is too slow is slow every time: once in three tries is enough, for the machine has moods of its own.
     """
 
-    async def flood(*parts: bytes, piece: int = 1 << 20, **limits) -> list[bytes]:
-        intake = await make_intake(**limits)
+    async def flood(*parts: bytes, piece: int = 1 << 20, **wishes) -> list[bytes]:
+        intake = await make_intake(**wishes)
         for _ in range(3):
             with loop_time.callbacks() as seen:
                 heard = await asyncio.to_thread(converse, intake.port, *parts, piece=piece)
@@ -177,3 +189,112 @@ def client_hello() -> bytes:
 async def test_another_protocol_on_the_plain_port(flood, words):
     heard = await flood(words * 2000 + b"\r\nQUIT\r\n")
     assert heard[0] == b"220" and heard[-1] in (b"221", b"421", b"502")
+
+
+# --- with all parts: signatures, DNS, the limits and the budget -------------------------------------------------------
+
+DOMAIN = "idibu.com"
+
+
+class Keys:
+    """A resolver that knows one key and nothing else."""
+
+    def __init__(self, record: bytes) -> None:
+        self.record = record
+        self.asked: list[str] = []
+
+    async def txt(self, name: str) -> list[bytes]:
+        self.asked.append(name)
+        return [self.record] if name == f"k1._domainkey.{DOMAIN}" else []
+
+    async def addresses(self, name: str, version: int | None = None) -> list[str]:
+        return []
+
+    async def pointers(self, ip: str) -> list[str]:
+        return []
+
+    async def mx(self, name: str) -> list[tuple[int, str]]:
+        return []
+
+
+@pytest.fixture(scope="module")
+def key() -> tuple[bytes, bytes]:
+    """A private key as PEM, and its record in DNS."""
+    made = rsa.generate_private_key(65537, 2048)
+    pem = made.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    public = made.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return pem, b"v=DKIM1; k=rsa; p=" + base64.b64encode(public)
+
+
+@pytest.fixture
+async def all_parts(key):
+    """Everything a mail meets in service, but for the spool; a signature of DOMAIN alone is believed."""
+    verifier = Verifier()
+    yield {
+        "judge": Authenticator(Keys(key[1]), verifier, clock=time.time, timeout=PATIENCE),
+        "trust": TrustPolicy(common=Rules(dkim=frozenset({DOMAIN}), arc=frozenset({DOMAIN})), untrusted_size=NO_LIMIT),
+        "doorkeeper": Doorkeeper(Caps(messages_per_minute=10**6), lambda _: False, time.monotonic),
+        "pressure": Disk(Floors(free_bytes=1000, backlog=10**6)).pressure,
+        "budget": Budget(LARGE),
+        "message_size": LARGE,
+        "data_timeout": PATIENCE,
+    }
+    await verifier.close()
+
+
+def signed(pem: bytes, mail: bytes, form: bytes) -> bytes:
+    names = [b"from", b"x-itrackid"]
+    return dkim.sign(mail, b"k1", DOMAIN.encode(), pem, include_headers=names, canonicalize=(b"relaxed", form)) + mail
+
+
+UNITS = {"lines": b"x" * 76 + b"\r\n", "blanks": b" \t", "empty lines": b"\r\n", "words": b"a b\t\tc \r\n"}
+
+
+@pytest.mark.parametrize("form", [b"simple", b"relaxed"])
+@pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
+async def test_thirty_megabytes_of_a_signed_mail(flood, all_parts, key, unit, form):
+    small = signed(key[0], b"From: a@idibu.com\r\n" + ID + b"\r\nHello.\r\n", form)
+    large = small.replace(b"Hello.", unit * ((LARGE - 2000) // len(unit)))
+    heard = await flood(OPENING + b"DATA\r\n", large + END, **all_parts)
+    assert heard[-2:] == [b"250", b"221"]
+
+
+async def test_a_large_signature_that_is_valid_is_believed(make_intake, all_parts, key):
+    """What is measured above is the whole way: a valid signature over 10 MB comes out as one."""
+    mail = signed(key[0], b"From: a@idibu.com\r\n" + ID + b"\r\n" + UNITS["lines"] * 130_000, b"relaxed")
+    intake = await make_intake(**all_parts)
+    with loop_time.callbacks() as seen:
+        heard = await asyncio.to_thread(converse, intake.port, OPENING + b"DATA\r\n", mail + b".\r\nQUIT\r\n")
+    ((_, (arrival,)),) = intake.spool.kept
+    assert arrival.trusted and arrival.applicant_id == 33139609, arrival.trust_note
+    assert codes(heard)[-2:] == [b"250", b"221"] and seen.count > 100
+
+
+CLAIM = b"DKIM-Signature: v=1; a=rsa-sha256; d=idibu.com; s=k%d; h=from; bh=AAAA; b=AAAA\r\n"
+BOMBS = {
+    "signatures": b"".join(CLAIM % number for number in range(1500)),
+    "folds of a signature": CLAIM.removesuffix(b"\r\n") % 1 + b"\r\n " * 40_000 + b"\r\n",
+    "names of a signature": (CLAIM % 1).replace(b"h=from", b"h=from" + b":x" * 60_000),
+    "blanks of a signature": (CLAIM % 1).replace(b"AAAA", b"AAAA" + b" " * 60_000),
+    "tags of a signature": (CLAIM % 1).replace(b"v=1", b"v=1" + b";z=1" * 30_000),
+    "seals": b"".join(b"ARC-Seal: i=%d; a=rsa-sha256; cv=none; d=idibu.com; s=k1; b=AA\r\n" % n for n in range(1800)),
+    "results": b"ARC-Authentication-Results: i=1; mx.idibu.com" + b"; dkim=pass header.d=a.b (c)" * 4000 + b"\r\n",
+    "fields": b"a:\r\n" * 30_000,
+    "ids": ID * 5000,
+}
+
+
+@pytest.mark.parametrize("block", BOMBS.values(), ids=BOMBS)
+async def test_a_header_block_made_to_be_slow_to_judge(flood, all_parts, block):
+    mail = block[: 127 * 1024].rpartition(b"\n")[0] + b"\n" + ID + b"\r\nHello.\r\n"
+    heard = await flood(OPENING + b"DATA\r\n", mail + END, **all_parts)
+    assert heard[-2:] == [b"250", b"221"]
+
+
+@pytest.mark.parametrize("line", [b"RCPT TO:<jobs+%d@north.example>\r\n", b"MAIL FROM:<a%d@b.example>\r\nRSET\r\n"])
+async def test_a_flood_of_commands_that_all_parts_look_at(flood, all_parts, line):
+    wire = b"".join(line % number for number in range(20_000))
+    heard = await flood(OPENING + wire + b"QUIT\r\n", **{**all_parts, "commands": NO_LIMIT})
+    assert heard[-1] in (b"221", b"421")
