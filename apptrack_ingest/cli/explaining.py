@@ -1,7 +1,9 @@
 """`explain`: what would become of a saved mail at the intake, and why, without taking it."""
 
 import asyncio
+import contextlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,15 +17,17 @@ from apptrack_ingest.cli.common import FAILED, config_option, errors_as_exit_cod
 from apptrack_ingest.cli.making import first_recipient
 from apptrack_ingest.cli.sending import with_crlf
 from apptrack_ingest.cli.showing import print_json, print_table, text
-from apptrack_ingest.errors import IngestError
+from apptrack_ingest.errors import IngestError, Unreadable
 from apptrack_ingest.lifecycle import reason_to_hold
-from apptrack_ingest.model import Arrival, Envelope
+from apptrack_ingest.model import Arrival, Envelope, Parsed
+from apptrack_ingest.parse import parse
 from apptrack_ingest.parse.headers import Peek, header_block, peek
 from apptrack_ingest.receive import policy
+from apptrack_ingest.receive.data import DataReader
 from apptrack_ingest.receive.deciding import Decider, Decision, Delivery
-from apptrack_ingest.service import intake
+from apptrack_ingest.service import build, intake
 from apptrack_ingest.settings import Settings
-from apptrack_ingest.trust import Connection
+from apptrack_ingest.trust import Connection, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Explanation:
     recipients: tuple[tuple[str, policy.Reply], ...]
     decision: Decision
     seen: Peek | None
+    attached: "Attached | None" = None
 
     @property
     def reply(self) -> policy.Reply:
@@ -41,6 +46,14 @@ class Explanation:
         if not any(reply is policy.RECIPIENT_OK for _, reply in self.recipients):
             return self.recipients[0][1]
         return self.decision.refusal or policy.QUEUED.filled(id="N")
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An application found in a mail attached to this one: the worker judges it by its own signature, by account."""
+
+    parsed: Parsed
+    verdicts: Mapping[str | None, Verdict]
 
 
 @click.command("explain", short_help="Say what would become of a saved mail, and why.")
@@ -70,7 +83,7 @@ def explain(
     Limits on connections, rates and room are not looked at. Exit code 0: it would be handed to its handler.
     """
     found = settings.load(config)
-    raw, ours = without_our_trace(with_crlf(file.read_bytes()))
+    raw, ours = without_our_trace(as_sent(file.read_bytes()))
     connection = Connection(_peer(peer or ours.get("peer")), helo, user)
     named = recipients or tuple(filter(None, [ours.get("recipient")])) or (_only_recipient(found),)
     told = run(_explain(found, raw, connection, sender, named))
@@ -82,6 +95,12 @@ def explain(
 
 
 # --- what goes in ----------------------------------------------------------------------------------------------------
+
+
+def as_sent(content: bytes) -> bytes:
+    """The bytes as they come by SMTP: a file with the line ends of this system gets those of a mail, any other stays."""
+    return content if b"\r\n" in content else with_crlf(content)
+
 
 _OUR_TRACE = re.compile(
     rb"Received: from \S+ \(\[(?:IPv6:)?(?P<peer>[^\]\r\n]+)\]\)\r\n by \S+ with \S+ id [0-9a-f]{16}"
@@ -124,13 +143,30 @@ async def _explain(
     answered = tuple((address, decider.recipient(address, connection, n)) for n, address in enumerate(recipients))
     accepted = tuple(address for address, reply in answered if reply is policy.RECIPIENT_OK)
     envelope = Envelope(sender, accepted, connection.address, connection.helo)
-    delivery = Delivery(envelope, connection, "ESMTP", raw, too_big=len(raw) > limits.message_size)
+    reader = DataReader(limits.message_size)
+    reader.feed(raw.replace(b"\r\n.", b"\r\n..") + (b"" if raw.endswith(b"\r\n") else b"\r\n") + b".\r\n")
+    delivery = Delivery(envelope, connection, "ESMTP", reader.content, reader.warnings, too_big=reader.too_big)
     try:
         decision = await decider.decide(delivery) if accepted else Decision(answered[0][1])
     finally:
         await asyncio.shield(judge.close())
     block = header_block(raw, limits.header_block)
-    return Explanation(connection, answered, decision, peek(block) if block is not None else None)
+    seen = peek(block) if block is not None else None
+    attached = await _attached(found, raw, [arrival.account for arrival in decision.arrivals])
+    return Explanation(connection, answered, decision, seen, attached)
+
+
+async def _attached(found: Settings, raw: bytes, accounts: Sequence[str | None]) -> Attached | None:
+    """What the worker would find attached, and believe, for these accounts; None where there is nothing of the kind."""
+    with contextlib.suppress(Unreadable):
+        parsed = parse(raw)
+        if parsed.inner is not None:
+            judge = build.InnerJudge(found)
+            try:
+                return Attached(parsed, {account: await judge(account, parsed.inner) for account in accounts})
+            finally:
+                await asyncio.shield(judge.close())
+    return None
 
 
 # --- what comes out --------------------------------------------------------------------------------------------------
@@ -139,12 +175,12 @@ async def _explain(
 def _next(arrival: Arrival, told: Explanation, found: Settings) -> tuple[bool, str]:
     """Whether it would be handed over, and to whom, or why it would be held."""
     account = found.known_accounts.get(arrival.account or "")
-    seen = told.seen
+    source = told.attached.parsed if told.attached else told.seen
     reason = reason_to_hold(
-        trusted=arrival.trusted,
+        trusted=told.attached.verdicts[arrival.account].trusted if told.attached else arrival.trusted,
         vouched=False,
-        applicant_id=seen.applicant_id if seen else None,
-        id_problem=seen.id_problem if seen else None,
+        applicant_id=source.applicant_id if source else None,
+        id_problem=source.id_problem if source else None,
         account=arrival.account if account else None,
     )
     if reason is not None or account is None:
@@ -162,6 +198,7 @@ def shape(told: Explanation, found: Settings) -> dict[str, Any]:
         "recipients": [{"recipient": address, "reply": reply.render()} for address, reply in told.recipients],
         "applicant_id": seen.applicant_id if seen else None,
         "client_id": seen.client_id if seen else None,
+        "attached": _shape_of(told.attached) if told.attached else None,
         "found_out": list(decision.judgement.evidence) if decision.judgement else [],
         "verdicts": [
             {"account": account, "trusted": verdict.trusted, "rule": verdict.rule, "why": verdict.note}
@@ -175,6 +212,16 @@ def shape(told: Explanation, found: Settings) -> dict[str, Any]:
     }
 
 
+def _shape_of(attached: Attached) -> dict[str, Any]:
+    return {
+        "applicant_id": attached.parsed.applicant_id,
+        "verdicts": [
+            {"account": account, "trusted": verdict.trusted, "rule": verdict.rule, "why": verdict.note}
+            for account, verdict in attached.verdicts.items()
+        ],
+    }
+
+
 def _print(shaped: dict[str, Any]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -185,22 +232,27 @@ def _print(shaped: dict[str, Any]) -> None:
 
 
 def _rows(shaped: dict[str, Any]) -> list[tuple[str, object]]:
+    attached = shaped["attached"] or {"verdicts": []}
     return [
         ("from", shaped["peer"]),
         *((f"to {one['recipient']}", one["reply"]) for one in shaped["recipients"]),
         ("applicant id", shaped["applicant_id"]),
         ("client id", shaped["client_id"]),
         *(("found out", line) for line in shaped["found_out"]),
-        *(
-            (
-                f"trust, {one['account'] or 'no account'}",
-                f"{'yes' if one['trusted'] else 'no'} ({one['rule']}): {one['why']}",
-            )
-            for one in shaped["verdicts"]
-        ),
+        *((f"trust, {_named(one)}", _told(one)) for one in shaped["verdicts"]),
         ("reply", shaped["reply"]),
-        *((f"then, {one['account'] or 'no account'}", one["next"]) for one in shaped["applications"]),
+        *([("attached", f"an application, applicant id {attached['applicant_id']}")] if shaped["attached"] else []),
+        *((f"its signature, {_named(one)}", _told(one)) for one in attached["verdicts"]),
+        *((f"then, {_named(one)}", one["next"]) for one in shaped["applications"]),
     ]
+
+
+def _named(one: dict[str, Any]) -> str:
+    return str(one["account"] or "no account")
+
+
+def _told(verdict: dict[str, Any]) -> str:
+    return f"{'yes' if verdict['trusted'] else 'no'} ({verdict['rule']}): {verdict['why']}"
 
 
 COMMANDS = (explain,)

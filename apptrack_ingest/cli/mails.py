@@ -9,7 +9,7 @@ import click
 
 from apptrack_ingest.cli.common import config_option, err, errors_as_exit_codes, run, spool_of
 from apptrack_ingest.cli.listing import ID
-from apptrack_ingest.cli.orders import Order, believed, carry_out, for_each_id
+from apptrack_ingest.cli.orders import Order, believed, carry_out, for_each_id, vouched
 from apptrack_ingest.cli.showing import safe
 from apptrack_ingest.errors import IngestError, NotFound
 from apptrack_ingest.lifecycle import Event
@@ -39,22 +39,24 @@ async def _reparse(order: Order, application_id: int) -> str:
     summary = story.summary
     parsed = await order.parser.parse(await order.raw(story))
     # An id once believed stays: another one would be another applicant, whom a person must name (`route`).
-    found = parsed.applicant_id if summary.applicant_id is None and believed(story) else None
+    # That of an attached mail is the worker's to judge, by its signature: here it is believed only if a person vouched.
+    counts = vouched(story) if parsed.inner is not None else believed(story)
+    found = parsed.applicant_id if summary.applicant_id is None and counts else None
     facts = facts_of(parsed)
     await order.spool.update_facts(application_id, facts, found)
     changes = _changes(summary.facts, facts) + ([f"applicant_id: - -> {found}"] if found is not None else [])
     told = "; ".join(changes) or "nothing changed"
-    if _is_mended(story, found):
+    if _is_mended(story, found, attached=parsed.inner is not None):
         await order.act(story, Event.RETRY)
         told += "; its hand-off is tried again"
     return told
 
 
-def _is_mended(story: Story, found: int | None) -> bool:
+def _is_mended(story: Story, found: int | None, *, attached: bool) -> bool:
     summary = story.summary
     if summary.state is not State.HELD or summary.reason not in MENDED_BY_READING:
         return False
-    return summary.applicant_id is not None or found is not None
+    return summary.applicant_id is not None or found is not None or attached
 
 
 def _changes(before: Facts, now: Facts) -> list[str]:

@@ -76,8 +76,13 @@ class Order:
 
 
 def believed(story: Story) -> bool:
-    """Whether the applicant id counts: the peer is trusted, or a person has vouched for it."""
-    return story.trusted or any(action.action in VOUCHES for action in story.actions)
+    """Whether the applicant id counts: a rule of trust matched, or a person has vouched for it."""
+    return story.trusted or vouched(story)
+
+
+def vouched(story: Story) -> bool:
+    """Whether a person has routed or released it."""
+    return any(action.action in VOUCHES for action in story.actions)
 
 
 @dataclass(frozen=True, slots=True)

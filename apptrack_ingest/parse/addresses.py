@@ -35,7 +35,8 @@ _mailparser_log.propagate = False
 _ENCODED = r"(?P<encoded>=\?[^?\s<>]{1,60}\?[bBqQ]\?[^?<>]{0,1000}\?=)"
 _QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.)*+)"'
 _ANGLE = r"<(?P<angle>[^<>]*)>"
-_REST = r"(?P<space>\s+)|(?P<special>[,;:<>()\"])|(?P<run>[^\s,;:<>()\"=]+|=)"
+_LITERAL = r"(?<=@)\[[\w.:-]{1,60}\]"
+_REST = rf"(?P<space>\s+)|(?P<special>[,;:<>()\"])|(?P<run>(?:{_LITERAL}|[^\s,;:<>()\"=@])+|[@=])"
 _STEP = re.compile(f"{_ENCODED}|{_QUOTED}|{_ANGLE}|{_REST}", re.DOTALL)
 _STEP_UNQUOTED = re.compile(f"{_ENCODED}|{_ANGLE}|{_REST}", re.DOTALL)
 _IN_COMMENT = re.compile(r"\\.|[()]|[^\\()]+|\\", re.DOTALL)
@@ -44,6 +45,10 @@ _COMMENT = re.compile(r"\([^()]*\)")
 _AROUND_DOTS = re.compile(r"\s*([.@])\s*")
 _ATEXT = r"[^\s\"<>(),;:@\[\]\\\x00-\x1f\x7f-\x9f\ufffd]+"
 _ADDRESS = re.compile(rf'(?:{_ATEXT}|"(?:[^"\\\x00-\x1f]|\\.)+")@(?:{_ATEXT}|\[[\w.:-]+\])')
+# `address`, `<address>`, `Jane Doe <address>` or `"Doe, Jane" <address>`, in ASCII.
+_PLAIN_NAME = r"(?:(?:[\w!#$%&'*+/?^`{|}~-]++\s++)*+|\"[^\"\\]*+\"\s*+)"
+_PLAIN_ADDRESS = r"\w[\w+-]*+(?:\.[\w+-]++)*+@[\w-]++(?:\.[\w-]++)++"
+_PLAIN = re.compile(rf"\s*+(?:{_PLAIN_NAME}<({_PLAIN_ADDRESS})>|({_PLAIN_ADDRESS}))\s*+", re.ASCII)
 # Directions and invisible marks that can make a name or address show as another; the joiners that Persian needs stay.
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]")
 
@@ -103,7 +108,11 @@ def read_mailboxes(value: str) -> Iterator[Mailbox]:
 
 
 def agreed(value: str, address: str) -> bool:
-    """Whether mail-parser, which keeps to the rules, reads the same first address."""
+    """Whether mail-parser, which keeps to the rules, reads the same first address; it is not asked where a name and an
+    address stand there as plain as can be."""
+    plainly = _PLAIN.fullmatch(value)
+    if plainly:
+        return (plainly[1] or plainly[2]).casefold() == address.casefold()
     plain = value[:_OPINION_WITHIN].replace("=?", " ")  # it raises on damaged encoded words
     try:
         found = get_addresses(clean_line(plain).value)
@@ -209,7 +218,9 @@ def _hidden(item: _Item) -> list[Mailbox]:
 
 
 def _stripped(word: str) -> str:
-    word = word.strip("<>'`").rstrip(".:")
+    word = word.strip("<>`").rstrip(".:")
+    if word.endswith("'"):  # no domain ends so: a quote; one that only begins is the address's (RFC 5322, atext)
+        word = word.rstrip("'").removeprefix("'")
     return word[1:-1] if word.startswith("[") and word.endswith("]") else word
 
 
@@ -221,7 +232,7 @@ def _in_angles(angle: str) -> str:
     text = decode_header(angle.encode("utf-8", "replace")).value if "=?" in angle else angle
     text = _COMMENT.sub("", text).strip()
     if text.startswith("@") or text.lower().startswith("mailto:"):
-        text = text.rpartition(":")[2]
+        text = text.partition(":")[2]
     text = _AROUND_DOTS.sub(r"\1", text).strip().rstrip(".,;")
     unquoted = text[1:-1] if text[:1] in ("'", '"') and text[:1] == text[-1:] else text
     return next((one for one in (unquoted, text) if is_address(one)), clean_line(text).value[:LONGEST_ADDRESS])

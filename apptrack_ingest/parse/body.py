@@ -205,11 +205,13 @@ class _Reader:
             self._warn("an attached mail has too long a header block and was not opened")
             return None
         place = Place(attachment, self.place.depth + 1, nested or self.place.nested)
+        before = self.budget.copy()
         try:
             inner = read_body(content, block, scan_header_block(block), self.budget, place=place)
         except Unreadable as error:
             if self.place.depth:
                 raise
+            self.budget.restore(before)
             self._warn(f"an attached mail was not opened: {error.code}")
             return None
         self.body.warnings.extend(

@@ -96,6 +96,8 @@ def decode_bytes(data: bytes, charset: str | None, hint: str | None = None) -> T
     Without a declared charset clean UTF-8 counts as certain (RFC 6532); every other departure from what was declared
     does not, nor does a known repair: UTF-8 that calls itself something else, or that was encoded twice.
     """
+    if not charset and b"\x1b" not in data and data.isascii():  # nearly every header
+        return Text(data.decode("ascii"))
     return _declared(data, charset) or _recognised(data, charset, hint) or _forced(data, charset)
 
 

@@ -44,6 +44,7 @@ _KIND_BY_EXTENSION = {
     **{"p7s": "signature", "sig": "signature", "asc": "signature", "p7m": "smime", "eml": "message"},
     **dict.fromkeys(("gif", "jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "svg", "heic"), "image"),
 }
+ALSO_TEXT = "of a type that cannot be read; it was taken for text of the mail as well"
 # Kinds that are never a CV, whatever they are called: what they are instead, and why.
 _NEVER_A_CV = {
     "inline image": (Role.INLINE_IMAGE, "an image shown in the body"),
@@ -59,7 +60,7 @@ _NEVER_A_CV = {
     "headers": (Role.OTHER, "the headers of another mail"),
     "encrypted": (Role.OTHER, "encrypted: only who has the key can read it"),
     "executable": (Role.OTHER, "a program"),
-    "text": (Role.OTHER, "of a type that cannot be read; it was taken for text of the mail as well"),
+    "text": (Role.OTHER, ALSO_TEXT),
 }
 # Words of file names, without accents and in lower case. The short ones count as whole words only.
 _CV_WORDS = re.compile(

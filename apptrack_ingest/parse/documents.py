@@ -1,14 +1,16 @@
 """Attachments turned into documents: safe names, what each one really is, and the likely CV first."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from apptrack_ingest.model import Document, Role
-from apptrack_ingest.parse.classify import Facts, Judgement, judge
+from apptrack_ingest.parse.classify import ALSO_TEXT, Facts, Judgement, judge
 from apptrack_ingest.parse.names import SafeNames
 from apptrack_ingest.parse.sniff import flags_of, sniff
 
+# What documents lie inside that came beside an application in the mail that forwarded it.
+FORWARDING_MAIL = "the forwarding mail"
 _FIRST = (Role.CV, Role.COVER_LETTER)
 
 
@@ -59,16 +61,30 @@ def without_extensions(
     warnings = tuple(
         f"document {one.name!r} was left out: its extension is blocked" for one in documents if one not in kept
     )
+    return _judged_anew(kept, documents), warnings
+
+
+def without_forwarding_mail(documents: Sequence[Document]) -> tuple[tuple[Document, ...], tuple[str, ...]]:
+    """The documents without those that the mail around an unwrapped application has, and a warning if there were any."""
+    left_out: set[str] = set()
+    # A container stands before what was found in it, or after: looked at until nothing more is found.
+    while found := {one.name for one in documents if one.inside in {FORWARDING_MAIL, *left_out}} - left_out:
+        left_out |= found
+    if not left_out:
+        return tuple(documents), ()
+    kept = [one for one in documents if one.name not in left_out]
+    return _judged_anew(kept, documents), (f"{len(left_out)} documents of the forwarding mail were left out",)
+
+
+def _judged_anew(kept: Sequence[Document], documents: Sequence[Document]) -> tuple[Document, ...]:
     judged = [
-        replace(one, role=new.role or Role.OTHER, why=new.why) for one, new in zip(kept, _again(kept), strict=True)
+        replace(one, role=new.role or Role.OTHER, why=new.why)
+        for one, new in zip(kept, _again(kept, {one.name: one for one in documents}), strict=True)
     ]
-    return tuple(
-        sorted(judged, key=lambda one: _FIRST.index(one.role) if one.role in _FIRST else len(_FIRST))
-    ), warnings
+    return tuple(sorted(judged, key=lambda one: _FIRST.index(one.role) if one.role in _FIRST else len(_FIRST)))
 
 
-def _again(documents: Sequence[Document]) -> list[Judgement]:
-    mails = {one.name for one in documents if one.claimed_type.startswith("message/")}
+def _again(documents: Sequence[Document], by_name: Mapping[str, Document]) -> list[Judgement]:
     return judge(
         [
             Facts(
@@ -77,12 +93,22 @@ def _again(documents: Sequence[Document]) -> list[Judgement]:
                 sniffed_type=one.sniffed_type,
                 size=one.size,
                 shown=one.role is Role.INLINE_IMAGE,
-                nested=one.inside in mails,
+                nested=_is_nested(one, by_name),
+                also_text=one.why == ALSO_TEXT,
                 flags=one.flags,
             )
             for one in documents
         ]
     )
+
+
+def _is_nested(document: Document, by_name: Mapping[str, Document]) -> bool:
+    """Whether a document comes from another mail than the application: through containers, at any depth."""
+    outer = by_name.get(document.inside or "")
+    if outer is None:
+        return document.inside == FORWARDING_MAIL
+    is_mail = outer.claimed_type.startswith("message/") or outer.name.lower().endswith(".eml")
+    return is_mail or _is_nested(outer, by_name)
 
 
 def _facts(attachment: Attachment) -> Facts:

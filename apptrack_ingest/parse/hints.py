@@ -65,10 +65,11 @@ def with_hints(
     Kinds are name, email, phone and address (postal); `source` is Subject, "text, line 3", "html" or "html, a link", with
     the label that stood before it in parentheses. Addresses of recipients and of systems are no hints.
     """
-    known = _known(candidate, fields)
+    known: _Known | None = None
     seen = {_key(hint) for hint in candidate.hints}
     hints = list(candidate.hints)
     for hint in _found(subject, text, html):
+        known = known or _known(candidate, fields)
         if _key(hint) not in seen and _is_news(hint, known):
             seen.add(_key(hint))
             hints.append(hint)
@@ -211,6 +212,8 @@ def lines_of(html: str) -> list[str]:
 
 def _tidied(line: str) -> str:
     """Only the first cell's border is kept as a tab: it may be a label's."""
+    if "\t" not in line:
+        return " ".join(line.split())
     cells = [" ".join(cell.split()) for cell in line.split("\t")]
     return "\t".join(cell for cell in cells if cell)
 

@@ -9,7 +9,7 @@ from apptrack_ingest.model import Parsed
 from apptrack_ingest.parse.body import Body, Place, read_body
 from apptrack_ingest.parse.candidate import find_candidate
 from apptrack_ingest.parse.digest import ContentDigest
-from apptrack_ingest.parse.documents import to_documents
+from apptrack_ingest.parse.documents import FORWARDING_MAIL, to_documents
 from apptrack_ingest.parse.forwarded import Wrapped, find_wrapped
 from apptrack_ingest.parse.headers import Fields, header_block, scan_header_block
 from apptrack_ingest.parse.hints import with_hints
@@ -17,8 +17,6 @@ from apptrack_ingest.parse.line_ends import restored
 from apptrack_ingest.parse.metadata import canonical, read_metadata
 from apptrack_ingest.parse.structure import HEADER_BLOCK, Budget
 from apptrack_ingest.parse.text import clean_line, decode_header, header_charset, read_subject
-
-FORWARDING_MAIL = "the forwarding mail"
 
 
 @dataclass(frozen=True, slots=True)

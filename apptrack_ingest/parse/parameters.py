@@ -38,6 +38,8 @@ class Parameters:
 def read_parameters(header: str) -> Parameters:
     """Read one unfolded header. RFC 2231's continuations, charsets and languages are decoded, a parameter in that form
     goes before the plain one of that name, RFC 2047 words are decoded too (no standard allows them there; senders do it)."""
+    if ";" not in header and "=" not in header:
+        return Parameters(_bare_value(header), {}, {})
     value, rest = _main_value(header)
     plain: dict[str, str] = {}
     literal: dict[str, str] = {}
@@ -54,7 +56,11 @@ def read_parameters(header: str) -> Parameters:
         if joined or name not in plain:
             plain[name] = joined
             literal.pop(name, None)
-    return Parameters(_COMMENT.sub("", value).strip(" \t\"'").lower(), plain, literal)
+    return Parameters(_bare_value(value), plain, literal)
+
+
+def _bare_value(value: str) -> str:
+    return (_COMMENT.sub("", value) if "(" in value else value).strip(" \t\"'").lower()
 
 
 def _main_value(header: str) -> tuple[str, str]:
@@ -70,7 +76,7 @@ def _pairs(text: str) -> list[tuple[str, str, str]]:
     """(name, value, value as sent) of each parameter in order."""
     found: list[tuple[str, str, str]] = []
     position = 0
-    while match := _NAME.match(text, position):
+    while match := _NAME.search(text, position):
         position = match.end()
         if not match[2]:
             continue

@@ -98,6 +98,7 @@ def _hint(disposition: Parameters, kind: Parameters, values: Mapping[bytes, str]
     for path in (disposition.literal.get("filename"), kind.literal.get("name")):
         if path and _WINDOWS_PATH.match(path):
             return path
-    description = decode_header(values.get(b"content-description", "").encode()).value
+    described = values.get(b"content-description")
+    description = decode_header(described.encode()).value if described else ""
     location = values.get(b"content-location", "").strip(" <>")
-    return next((text for text in (description, location) if _FILE_NAME.fullmatch(text)), None)
+    return next((text for text in (description, location) if text and _FILE_NAME.fullmatch(text)), None)

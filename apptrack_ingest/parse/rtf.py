@@ -103,7 +103,7 @@ def to_text(source: bytes) -> str:
             fallback = 0
         else:
             pieces.append(_decoded(bytes.fromhex(code.decode()) if code else symbol or plain, charset))
-    return "".join(pieces).strip()
+    return "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
 
 
 def _brace(brace: bytes, hidden: list[bool]) -> None:
@@ -114,8 +114,8 @@ def _brace(brace: bytes, hidden: list[bool]) -> None:
 
 
 def _character(number: int) -> str:
-    value = number % 65536
-    return "\ufffd" if 0xD800 <= value < 0xE000 else chr(value)
+    """A UTF-16 code unit: what lies beyond the first plane comes as two of them."""
+    return chr(number % 65536)
 
 
 def _decoded(data: bytes, charset: str) -> str:

@@ -6,7 +6,7 @@ part's headers where one of them is broken.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from apptrack_ingest.errors import Unreadable
 from apptrack_ingest.parse.headers import Fields
@@ -57,6 +57,13 @@ class Budget:
     depth: int
     decoded_bytes: int
     head_bytes: int = ALL_HEADS
+
+    def copy(self) -> "Budget":
+        return replace(self)
+
+    def restore(self, before: "Budget") -> None:
+        """Give back what was taken since the copy: what it was taken for is not kept."""
+        self.parts, self.decoded_bytes, self.head_bytes = before.parts, before.decoded_bytes, before.head_bytes
 
     def take_part(self) -> None:
         self.parts -= 1

@@ -83,7 +83,8 @@ def read_subject(fields: Fields) -> tuple[str | None, tuple[str, ...]]:
     raw = [value for name, value in fields if name.lower() == b"subject"]
     if not raw:
         return None, ()
-    subjects = [decode_header(value, header_charset(fields)) for value in raw]
+    charset = header_charset(fields)
+    subjects = [decode_header(value, charset) for value in dict.fromkeys(raw)]
     warnings = []
     if len(set(subjects)) > 1:
         warnings.append("Subject is there more than once; the first was read")
@@ -123,11 +124,15 @@ def read_preamble(preamble: bytes) -> tuple[str | None, tuple[str, ...]]:
 
 def unfold(raw: bytes) -> bytes:
     """Join a folded value to one line; each fold becomes one space whatever white space a relay made of it."""
+    if b"\n" not in raw:
+        return raw.strip(b" \t\r")
     return b" ".join(filter(None, (line.strip(b" \t\r") for line in raw.split(b"\n"))))
 
 
 def clean_line(text: str) -> Text:
     """Text for one line: control characters become spaces, lone surrogates U+FFFD; either makes it uncertain."""
+    if text.isascii() and text.isprintable():  # nearly every line, at a fifth of the cost
+        return Text(text.strip())
     scalar = scrub(text)
     line = _CONTROLS.sub(" ", scalar).strip()
     return Text(line, certain=scalar == text and not _CONTROLS.search(text))

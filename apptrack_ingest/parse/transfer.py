@@ -10,7 +10,8 @@ _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NOT_BASE64 = bytes(set(range(256)) - set(_ALPHABET + b"="))
 _BLANKS = b" \t\r\n"
 # What a mailing list or a virus scanner puts below the attachment of others.
-_FOOTER = re.compile(rb"\n(?:--|__|==|\*\*)[^\n]*")
+# A line of digits below it: it is a damaged line of the attachment itself.
+_FOOTER = re.compile(rb"\n(?:--|__|==|\*\*)[^\n]*+(?!\n[A-Za-z0-9+/]{40})")
 _PUSHED_HEADERS = re.compile(rb"(?:content-[a-z-]++:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)++\r?\n", re.IGNORECASE)
 # Pieces with their own padding: an encoder that pads each line makes 340,000 of 25 MB.
 _MOST_PIECES = 1_000_000

@@ -84,6 +84,7 @@ def _desk(account: Account) -> Desk:
         report_first_failure=account.report_first_failure,
         hash_fingerprint=fingerprint(account),
         block_extensions=account.block_extensions,
+        client_id=account.client_id,
     )
 
 

@@ -72,7 +72,8 @@ class Settlement:
 
     `due_at` is needed with POSTPONE, `reason` with HOLD. `applicant_id` is what the mail turned out to say (None keeps
     what is there). `report` is due from the same commit on (invariant 3). `duplicate_of` names the delivered one.
-    `counts` False un-counts the attempt (a drain).
+    `counts` False un-counts the attempt (a drain). `trust` replaces what the intake found, where the mail turned out to
+    hold another whose own signature decides: whether its id is believed, and why.
     """
 
     event: Event
@@ -86,6 +87,7 @@ class Settlement:
     duplicate_of: int | None = None
     report: Report | None = None
     counts: bool = True
+    trust: tuple[bool, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

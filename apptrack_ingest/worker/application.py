@@ -19,9 +19,9 @@ from apptrack_ingest.model import (
     Report,
     State,
 )
-from apptrack_ingest.parse.documents import without_extensions
+from apptrack_ingest.parse.documents import without_extensions, without_forwarding_mail
 from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Settlement
-from apptrack_ingest.trust import Rule, Verdict
+from apptrack_ingest.trust import Rule
 from apptrack_ingest.worker.desk import Desk, Tools
 
 log = logs.get("worker")
@@ -78,27 +78,30 @@ class Job:
         except (Unreadable, NotFound) as error:
             return self._unreadable(error)
         applicant_id = self.claim.applicant_id if self.claim.applicant_id is not None else parsed.applicant_id
-        doubt = await self._doubt_of_inner(parsed)
-        if doubt is not None and doubt.rule is Rule.UNDECIDED:
-            return replace(self._postponed("dns-failed", doubt.note), facts=facts_of(parsed))
-        if doubt is not None:
-            decided = self._held(HeldReason.UNTRUSTED, None, f"of a mail attached to this one: {doubt.note}")
+        if parsed.inner is not None and not self.claim.vouched:
+            decided = await self._attached(raw, parsed, applicant_id)
         else:
             decided = await self._decide(raw, parsed, applicant_id)
         # Of a mail we do not trust not even the id is kept in its column: other mails are ordered by it.
         return replace(decided, facts=facts_of(parsed), applicant_id=applicant_id if self.believed else None)
 
-    async def _doubt_of_inner(self, parsed: Parsed) -> Verdict | None:
-        """Why the id of an attached mail is not believed; None where it is, or where the id is the mail's own. Whom the
-        outer mail came from says nothing of it. An id kept from an earlier attempt was believed then."""
-        if parsed.inner is None or self.claim.vouched:
-            return None
-        self.believed = self.claim.applicant_id is not None
-        if self.believed:
-            return None
-        verdict = await self.tools.judge_inner(self.claim.account, parsed.inner)
+    async def _attached(self, raw: bytes, parsed: Parsed, applicant_id: int | None) -> Settlement:
+        """Decides on an application that was attached to another mail: its own signature alone counts, whoever brought
+        the outer mail, and whoever did adds nothing to it. The signed ClientID must fit, as the intake could not see it."""
+        verdict = await self.tools.judge_inner(self.claim.account, parsed.inner or b"")
+        if verdict.rule is Rule.UNDECIDED:
+            self.believed = False
+            return self._postponed("dns-failed", verdict.note)
         self.believed = verdict.trusted
-        return None if verdict.trusted else verdict
+        if not verdict.trusted:
+            decided = self._held(HeldReason.UNTRUSTED, None, f"of a mail attached to this one: {verdict.note}")
+        elif not self.tools.takes(self.claim.account, parsed.client_id):
+            decided = self._held(
+                HeldReason.UNROUTED, applicant_id, "the attached mail's ClientID names another account"
+            )
+        else:
+            decided = await self._decide(raw, without_forwarder(parsed), applicant_id)
+        return replace(decided, trust=(verdict.trusted, f"of the attached mail: {verdict.note}"))
 
     async def _decide(self, raw: bytes, parsed: Parsed, applicant_id: int | None) -> Settlement:
         account = self.claim.account
@@ -274,6 +277,12 @@ def facts_of(parsed: Parsed) -> Facts:
         content_digest=parsed.content_digest,
         warnings=parsed.warnings,
     )
+
+
+def without_forwarder(parsed: Parsed) -> Parsed:
+    """What an attached application says, without the documents of the mail around it."""
+    documents, warnings = without_forwarding_mail(parsed.documents)
+    return replace(parsed, documents=documents, warnings=(*parsed.warnings, *warnings))
 
 
 def allowed(parsed: Parsed, blocked: Sequence[str]) -> Parsed:

@@ -65,7 +65,8 @@ class Reports(Protocol):
 @dataclass(frozen=True, slots=True)
 class Desk:
     """One account as the worker serves it. `hash_fingerprint` is None where there is no hash to report with: reports
-    then wait as due. Documents with `block_extensions` are left out. Times are in seconds."""
+    then wait as due. Documents with `block_extensions` are left out; `client_id` is the account's id at idibu. Times are in
+    seconds."""
 
     handler: Any
     handler_name: str
@@ -76,6 +77,7 @@ class Desk:
     report_first_failure: bool = False
     hash_fingerprint: str | None = None
     block_extensions: tuple[str, ...] = ()
+    client_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,15 @@ class Tools:
     def reporting_accounts(self) -> tuple[str, ...]:
         """Accounts whose outcomes become reports."""
         return tuple(name for name, desk in self.desks.items() if desk.reporting)
+
+    def takes(self, account: str | None, client_id: int | None) -> bool:
+        """Whether X-iTrackID-ClientID leaves room for the account that the envelope's recipient named."""
+        if client_id is None or account is None:
+            return True
+        desk = self.desks.get(account)
+        if desk is not None and desk.client_id is not None:
+            return desk.client_id == client_id
+        return all(other.client_id != client_id for other in self.desks.values())
 
     @property
     def sending_accounts(self) -> tuple[str, ...]:

@@ -990,6 +990,19 @@ async def test_what_is_trusted_released_or_held_by_a_person_is_not_discarded(spo
     assert len(await spool.find(Filter(states=(State.HELD,)))) == 3
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_what_a_worker_found_out_about_trust_takes_the_place_of_what_the_intake_did(
+    spool: Spool, trusted: bool
+) -> None:
+    application_id = await put(spool, None, trusted=not trusted)
+    await work(spool, Event.HOLD, trust=(trusted, "by the attached mail's own signature"))
+    story = await spool.story(application_id)
+    assert (story.trusted, story.trust_note) == (trusted, "by the attached mail's own signature")
+    await spool.act(application_id, Action(Event.RETRY, "jo"), now=T)
+    (claimed,) = await claim(spool)
+    assert claimed.trusted is trusted
+
+
 async def test_a_message_another_account_trusts_outlives_the_untrusted_application(spool: Spool) -> None:
     message_id = await spool.put(mail(), [Arrival("acme", 7, True), Arrival("blue", None, False)])
     for claimed in await claim(spool):

@@ -29,6 +29,7 @@ from apptrack_ingest.spool.contract import (
     Story,
     Summary,
 )
+from apptrack_ingest.spool.rows import storable
 from apptrack_ingest.spool.sqlite import bodies, counts, hand_off, messages, people, reports, untrusted
 from apptrack_ingest.spool.sqlite.commit import GroupCommitter
 from apptrack_ingest.spool.sqlite.filesystem import refuse_network_filesystem
@@ -74,8 +75,7 @@ def _one_opens(database: Path) -> Iterator[None]:
 
 
 class _Connection(sqlite3.Connection):
-    """Keeps any text: a lone surrogate (bytes of a peer or of a file name that were no UTF-8) cannot be stored, and must
-    not keep an outcome from being committed; U+FFFD stands in its place."""
+    """Keeps any text, see `storable`."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         try:
@@ -87,9 +87,7 @@ class _Connection(sqlite3.Connection):
 def _storable(parameters: Mapping[str, object] | Sequence[object]) -> Any:
     if isinstance(parameters, Mapping):
         return {name: _storable([value])[0] for name, value in parameters.items()}
-    return [
-        v.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(v, str) else v for v in parameters
-    ]
+    return [storable(value) if isinstance(value, str) else value for value in parameters]
 
 
 def _connect(database: Path) -> sqlite3.Connection:

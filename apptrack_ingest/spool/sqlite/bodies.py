@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from apptrack_ingest.errors import NotFound
+from apptrack_ingest.spool.rows import no_raw
 
 
 def keep(connection: sqlite3.Connection, message_id: int, raw: bytes) -> None:
@@ -14,7 +14,7 @@ def fetch(connection: sqlite3.Connection, message_id: int) -> bytes:
     """The exact bytes as kept; NotFound where there is no such message or its bytes were erased."""
     row = connection.execute("SELECT raw FROM bodies WHERE message_id = ?", (message_id,)).fetchone()
     if row is None:
-        raise NotFound(f"no raw mail is kept for message {message_id}: there is none, or retention has erased it")
+        raise no_raw(message_id)
     return bytes(row[0])
 
 

@@ -8,6 +8,7 @@ from apptrack_ingest.errors import LeaseLost
 from apptrack_ingest.lifecycle import after, is_crash_loop, report_of
 from apptrack_ingest.model import AttemptKind, HeldReason, State
 from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Reaped, Settlement
+from apptrack_ingest.spool.rows import claim_of, delivered_in
 from apptrack_ingest.spool.sqlite import reports
 
 # An application waits for older ones of its applicant, and for a younger one under way: a person can set an older one
@@ -70,21 +71,7 @@ def _take(connection: sqlite3.Connection, row: sqlite3.Row, worker: str, now: fl
         "INSERT INTO attempts (application_id, kind, number, token, worker, started_at) VALUES (?, ?, ?, ?, ?, ?)",
         (row["id"], AttemptKind.HAND_OFF, attempt, token, worker, now),
     )
-    return Claim(
-        application_id=row["id"],
-        message_id=row["message_id"],
-        account=row["account"],
-        applicant_id=row["applicant_id"],
-        token=token,
-        attempt=attempt,
-        series_attempt=attempt - row["series_base"],
-        crashes=row["crashes"],
-        first_attempt_at=series_from,
-        received_at=row["received_at"],
-        trusted=bool(row["trusted"]),
-        vouched=bool(row["vouched"]),
-        again=bool(row["again"]),
-    )
+    return claim_of(row, token=token, attempt=attempt, series_from=series_from)
 
 
 def renew(connection: sqlite3.Connection, claim: Claim, until: float) -> bool:
@@ -103,7 +90,7 @@ def delivered_before(connection: sqlite3.Connection, account: str, applicant_id:
         " WHERE account = ? AND applicant_id = ? AND delivered_at IS NOT NULL ORDER BY delivered_at DESC, id DESC",
         (account, applicant_id),
     )
-    return [Delivered(row["id"], row["content_digest"], row["remote_id"], row["delivered_at"]) for row in rows]
+    return [delivered_in(row) for row in rows]
 
 
 def settle(connection: sqlite3.Connection, claim: Claim, settlement: Settlement, *, now: float) -> None:
@@ -116,6 +103,11 @@ def settle(connection: sqlite3.Connection, claim: Claim, settlement: Settlement,
         raise LeaseLost(f"application {claim.application_id}: the lease with token {claim.token} is no longer held")
     state = after(State(row["state"]), settlement.event)
     _move(connection, claim, settlement, state, now)
+    if settlement.trust is not None:
+        connection.execute(
+            "UPDATE applications SET trusted = ?, trust_note = ? WHERE id = ?",
+            (*settlement.trust, claim.application_id),
+        )
     if settlement.facts is not None:
         keep_facts(connection, claim.application_id, settlement.facts, settlement.applicant_id)
     end_attempt(connection, claim.application_id, claim.token, settlement.code, settlement.detail, now)

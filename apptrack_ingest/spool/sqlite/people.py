@@ -3,18 +3,10 @@
 import json
 import sqlite3
 
-from apptrack_ingest.errors import NotAllowed, NotFound
-from apptrack_ingest.lifecycle import BY_A_PERSON, Event, after
-from apptrack_ingest.model import AttemptKind, HeldReason, ReportState, State
-from apptrack_ingest.spool.contract import (
-    Action,
-    ActionRecord,
-    AttemptRecord,
-    Facts,
-    Filter,
-    Story,
-    Summary,
-)
+from apptrack_ingest.lifecycle import Event
+from apptrack_ingest.model import HeldReason, State
+from apptrack_ingest.spool.contract import Action, Filter, Story, Summary
+from apptrack_ingest.spool.rows import decided, no_application, story_of, summary_in
 from apptrack_ingest.spool.sqlite import reports
 
 _SUMMARY = """
@@ -22,12 +14,18 @@ SELECT a.*, (SELECT r.state FROM reports r WHERE r.application_id = a.id ORDER B
 FROM applications a
 """
 
+_HISTORY = (
+    "SELECT * FROM attempts WHERE application_id = ?",
+    "SELECT * FROM reports WHERE application_id = ?",
+    "SELECT * FROM actions WHERE application_id = ?",
+)
+
 
 def find(connection: sqlite3.Connection, wanted: Filter) -> list[Summary]:
     """The applications that match, newest first."""
     where, values = _conditions(wanted)
     rows = connection.execute(f"{_SUMMARY} WHERE {where} ORDER BY a.id DESC LIMIT ?", [*values, wanted.limit])
-    return [_summary(row) for row in rows]
+    return [summary_in(row) for row in rows]
 
 
 def _conditions(wanted: Filter) -> tuple[str, list[object]]:
@@ -58,83 +56,15 @@ def _conditions(wanted: Filter) -> tuple[str, list[object]]:
     return " AND ".join(condition for condition, _ in parts) or "1", [value for _, value in parts]
 
 
-def _summary(row: sqlite3.Row) -> Summary:
-    return Summary(
-        application_id=row["id"],
-        message_id=row["message_id"],
-        account=row["account"],
-        applicant_id=row["applicant_id"],
-        state=State(row["state"]),
-        reason=HeldReason(row["reason"]) if row["reason"] else None,
-        code=row["code"],
-        detail=row["detail"],
-        facts=Facts(
-            client_reference=row["client_reference"],
-            candidate_name=row["candidate_name"],
-            candidate_email=row["candidate_email"],
-            job_title=row["job_title"],
-            portal_name=row["portal_name"],
-            content_digest=row["content_digest"],
-            warnings=tuple(json.loads(row["warnings"])),
-        ),
-        remote_id=row["remote_id"],
-        received_at=row["received_at"],
-        settled_at=row["settled_at"],
-        due_at=row["due_at"],
-        attempts=row["attempts"],
-        in_work=bool(row["in_attempt"]),
-        duplicate_of=row["duplicate_of"],
-        report=ReportState(row["report"]) if row["report"] else None,
-    )
-
-
 def story(connection: sqlite3.Connection, application_id: int) -> Story:
     """Everything known of one application."""
     row = connection.execute(f"{_SUMMARY} WHERE a.id = ?", (application_id,)).fetchone()
     if row is None:
-        raise NotFound(f"there is no application {application_id}; `apptrack-ingest list` shows those there are")
+        raise no_application(application_id)
     message = connection.execute("SELECT * FROM messages WHERE id = ?", (row["message_id"],)).fetchone()
-    return Story(
-        summary=_summary(row),
-        sender=message["sender"],
-        recipients=tuple(json.loads(message["recipients"])),
-        peer=message["peer"],
-        helo=message["helo"],
-        size=message["size"],
-        sha256=message["sha256"],
-        trusted=bool(row["trusted"]),
-        trust_note=row["trust_note"],
-        evidence=tuple(json.loads(message["evidence"])),
-        erased=message["erased_at"] is not None,
-        attempts=_attempts(connection, application_id),
-        reports=reports.of_application(connection, application_id),
-        actions=_actions(connection, application_id),
-        message_warnings=tuple(json.loads(message["warnings"])),
+    return story_of(
+        row, message, *(connection.execute(f"{history} ORDER BY id", (application_id,)) for history in _HISTORY)
     )
-
-
-def _attempts(connection: sqlite3.Connection, application_id: int) -> tuple[AttemptRecord, ...]:
-    rows = connection.execute("SELECT * FROM attempts WHERE application_id = ? ORDER BY id", (application_id,))
-    return tuple(
-        AttemptRecord(
-            kind=AttemptKind(row["kind"]),
-            number=row["number"],
-            worker=row["worker"],
-            started_at=row["started_at"],
-            ended_at=row["ended_at"],
-            code=row["code"],
-            detail=row["detail"],
-            report_id=row["report_id"],
-        )
-        for row in rows
-    )
-
-
-def _actions(connection: sqlite3.Connection, application_id: int) -> tuple[ActionRecord, ...]:
-    rows = connection.execute(
-        "SELECT at, actor, action, note FROM actions WHERE application_id = ? ORDER BY id", (application_id,)
-    )
-    return tuple(ActionRecord(*row) for row in rows)
 
 
 def record(connection: sqlite3.Connection, application_id: int, at: float, actor: str, action: str, note: str) -> None:
@@ -152,16 +82,8 @@ def act(connection: sqlite3.Connection, application_id: int, action: Action, *, 
         (application_id,),
     ).fetchone()
     if row is None:
-        raise NotFound(f"there is no application {application_id}; `apptrack-ingest list` shows those there are")
-    state = after(State(row["state"]), action.event)
-    if action.event not in BY_A_PERSON:
-        raise NotAllowed(f"{action.event.value} is the outcome of an attempt, no decision of a person")
-    if row["in_attempt"]:
-        raise NotAllowed(f"application {application_id} is being worked on at this moment; try again when that is over")
-    if state is State.RECEIVED and row["erased_at"] is not None:
-        raise NotAllowed(
-            f"application {application_id}: its mail was erased by retention and cannot be handed over again"
-        )
+        raise no_application(application_id)
+    state = decided(row, action)
     if state is State.RECEIVED:
         _set_going(connection, application_id, action, now)
     else:

@@ -4,9 +4,10 @@ import json
 import sqlite3
 from collections.abc import Collection
 
-from apptrack_ingest.errors import LeaseLost, NotAllowed, NotFound
-from apptrack_ingest.model import AttemptKind, Report, ReportState, ReportStatus
-from apptrack_ingest.spool.contract import Pause, ReportClaim, ReportRecord, ReportSettlement
+from apptrack_ingest.errors import LeaseLost
+from apptrack_ingest.model import AttemptKind, Report, ReportState
+from apptrack_ingest.spool.contract import Pause, ReportClaim, ReportSettlement
+from apptrack_ingest.spool.rows import ended_badly, report_claim_of
 
 
 def insert(connection: sqlite3.Connection, application_id: int, report: Report, now: float) -> None:
@@ -75,29 +76,7 @@ def _take(connection: sqlite3.Connection, row: sqlite3.Row, worker: str, now: fl
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (row["application_id"], row["id"], AttemptKind.REPORT, attempt, token, worker, now),
     )
-    return ReportClaim(
-        report_id=row["id"],
-        application_id=row["application_id"],
-        account=row["account"],
-        report=report_in(row),
-        token=token,
-        attempt=attempt - row["series_base"],
-        first_attempt_at=series_from,
-        refused_since=row["refused_since"],
-        created_at=row["created_at"],
-        received_at=row["received_at"],
-    )
-
-
-def report_in(row: sqlite3.Row) -> Report:
-    """The report a row holds."""
-    return Report(
-        applicant_id=row["applicant_id"],
-        status=ReportStatus(row["status"]),
-        date_processed=row["date_processed"],
-        remote_id=row["remote_id"],
-        error_message=row["error_message"],
-    )
+    return report_claim_of(row, token=token, attempt=attempt, series_from=series_from)
 
 
 def renew(connection: sqlite3.Connection, claim: ReportClaim, until: float) -> bool:
@@ -185,30 +164,7 @@ def drop(connection: sqlite3.Connection, report_id: int, *, now: float) -> int:
 def _ended_badly(connection: sqlite3.Connection, report_id: int) -> int:
     """The application's id of a report that is refused or failed."""
     row = connection.execute("SELECT application_id, state FROM reports WHERE id = ?", (report_id,)).fetchone()
-    if row is None:
-        raise NotFound(f"there is no report {report_id}")
-    if row["state"] not in (ReportState.REFUSED, ReportState.FAILED):
-        raise NotAllowed(f"report {report_id} is {row['state']}; a person decides only about refused and failed ones")
-    return int(row["application_id"])
-
-
-def of_application(connection: sqlite3.Connection, application_id: int) -> tuple[ReportRecord, ...]:
-    """An application's reports, oldest first."""
-    rows = connection.execute("SELECT * FROM reports WHERE application_id = ? ORDER BY id", (application_id,))
-    return tuple(
-        ReportRecord(
-            report_id=row["id"],
-            report=report_in(row),
-            state=ReportState(row["state"]),
-            created_at=row["created_at"],
-            settled_at=row["settled_at"],
-            due_at=row["due_at"],
-            attempts=row["attempts"],
-            code=row["code"],
-            detail=row["detail"],
-        )
-        for row in rows
-    )
+    return ended_badly(row, report_id)
 
 
 # --- pauses ----------------------------------------------------------------------------------------------------------

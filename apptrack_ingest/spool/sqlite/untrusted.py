@@ -5,6 +5,7 @@ import sqlite3
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import HeldReason, State
 from apptrack_ingest.spool.contract import Action, Load
+from apptrack_ingest.spool.rows import ACTOR, UNVOUCHED_NOTE
 from apptrack_ingest.spool.sqlite import messages, people
 
 _UNVOUCHED = "trusted = 0 AND vouched = 0 AND state IN ('received', 'held')"
@@ -21,9 +22,6 @@ WHERE {_UNVOUCHED} AND state = '{State.HELD}'
   AND received_at < :before LIMIT :limit
 """  # noqa: S608 - only our own constants
 
-ACTOR = "retention"
-"""Who it is, in the history, that discards what nobody vouched for in time."""
-
 
 def load(connection: sqlite3.Connection) -> Load:
     """What weighs on the spool."""
@@ -34,9 +32,8 @@ def load(connection: sqlite3.Connection) -> Load:
 def discard(connection: sqlite3.Connection, *, before: float, limit: int, now: float) -> int:
     """Discards and erases; see the contract. A message for several accounts stays until none of them waits for it."""
     rows = connection.execute(_EXPIRED, {"before": before, "limit": limit}).fetchall()
-    note = "untrusted, and nobody vouched for it within its retention"
     for row in rows:
-        people.act(connection, row["id"], Action(Event.DISCARD, ACTOR, note), now=now)
+        people.act(connection, row["id"], Action(Event.DISCARD, ACTOR, UNVOUCHED_NOTE), now=now)
     for message_id in sorted({row["message_id"] for row in rows}):
         if not _still_wanted(connection, message_id):
             messages.erase(connection, message_id, now=now)

@@ -1,6 +1,9 @@
 """`explain`: reply, account, verdict, handler and why, for a saved mail, without taking it."""
 
 import json
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,27 @@ def _as_received() -> bytes:
     envelope = Envelope("", ("applications@acme.example",), "203.0.113.9", "mx.idibu.example")
     delivery = Delivery(envelope, Connection("203.0.113.9"), "ESMTPS", an_email(4711))
     return trace_header(delivery, "in.acme.example", 0.0) + delivery.content
+
+
+def test_an_attached_application_is_judged_as_the_worker_would(house: House, tmp_path: Path) -> None:
+    outer = EmailMessage(policy=SMTP)
+    outer["Subject"] = "FW: an application"
+    outer.set_content("see attached")
+    outer.add_attachment(BytesParser(policy=SMTP).parsebytes(an_email(4711)))
+    file = tmp_path / "forwarded.eml"
+    file.write_bytes(outer.as_bytes())
+    code, told = explained(house, file, "--peer", "127.0.0.1", "--recipient", "applications@acme.example")
+    assert (code, told["applicant_id"], told["attached"]["applicant_id"]) == (1, None, 4711)
+    assert told["attached"]["verdicts"][0]["rule"] == "none"
+    assert told["applications"][0]["next"] == "held as untrusted"
+
+
+def test_bare_line_ends_are_seen(house: House, tmp_path: Path) -> None:
+    house.config.write_text(house.config.read_text() + '\n[smtp]\nbare_line_ends = "refuse"\n')
+    file = tmp_path / "bare.eml"
+    file.write_bytes(an_email(4711) + b"one\ntwo\r\n")
+    _, told = explained(house, file, "--peer", "127.0.0.1", "--recipient", "applications@acme.example")
+    assert told["reply"].startswith("554 5.5.2")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,9 @@ import stat
 import subprocess
 import sys
 import time
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import SMTP
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,20 @@ def test_reparse_puts_what_can_be_read_now_back_to_work(house: House) -> None:
     assert (story.summary.state, story.summary.applicant_id) == (State.RECEIVED, 4711)
     assert (story.actions[-1].action, story.actions[-1].note) == ("retry", "reparse")
     assert house.story(without).summary.state is State.HELD
+
+
+@pytest.mark.parametrize("reason", [HeldReason.UNREADABLE, HeldReason.UNTRUSTED])
+def test_reparse_leaves_the_id_of_an_attached_mail_to_its_signature(house: House, reason: HeldReason) -> None:
+    outer = EmailMessage(policy=SMTP)
+    outer["Subject"] = "FW: an application"
+    outer.set_content("see attached")
+    outer.add_attachment(BytesParser(policy=SMTP).parsebytes(an_email(4711)))
+    application_id = house.held(reason, raw=outer.as_bytes(), applicant_id=None)
+    house.run("reparse", application_id)
+    shown = house.json("show", application_id)["summary"]
+    assert shown["applicant_id"] is None
+    # What could not be read goes back to the worker, who looks at the signature.
+    assert shown["state"] == ("received" if reason is HeldReason.UNREADABLE else "held")
 
 
 def test_reparse_does_not_believe_a_mail_that_is_not_trusted(house: House) -> None:

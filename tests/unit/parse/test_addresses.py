@@ -29,6 +29,10 @@ def read(value: str) -> list[tuple[str | None, str]]:
         ("jane@[192.0.2.1]", [(None, "jane@[192.0.2.1]")]),
         ("Jane <jdöe@mächine.example>", [("Jane", "jdöe@mächine.example")]),
         ("<@relay,@other:j@x.org>", [(None, "j@x.org")]),  # a route, RFC 5322, section 4.4
+        ("jane@[IPv6:2001:db8::1]", [(None, "jane@[IPv6:2001:db8::1]")]),
+        ("Jane <@relay:j@[IPv6:::1]>", [("Jane", "j@[IPv6:::1]")]),
+        ("'jane@x.org", [(None, "'jane@x.org")]),  # an apostrophe is a letter of it, RFC 5322, section 3.2.3
+        ("Jane O'Brien <j.o'brien+cv@x-y.org>", [("Jane O'Brien", "j.o'brien+cv@x-y.org")]),
         ("Pete(A \\) chap) <pete(his)@silly.test(host)>", [("Pete", "pete@silly.test")]),
         ("John <jdoe@machine(comment).  example>", [("John", "jdoe@machine.example")]),
         ("jane . doe @ x . org", [(None, "jane.doe@x.org")]),
@@ -69,6 +73,8 @@ def test_what_the_rules_allow(value, expected):
         ("<'jane@x.org'>", [(None, "jane@x.org")]),
         ("ja..ne@x.org", [(None, "ja..ne@x.org")]),
         ("<jane.@x.org>", [(None, "jane.@x.org")]),
+        ("<jane@[IPv6:::1]", [(None, "jane@[IPv6:::1]")]),
+        ("jane@x.org'", [(None, "jane@x.org")]),
     ],
 )
 def test_what_is_against_the_rules_is_read_and_told(value, expected):

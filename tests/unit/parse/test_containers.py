@@ -156,6 +156,7 @@ def test_rtf_that_is_not_compressed_and_rtf_that_is_too_large():
         (rb"{\rtf1\ansi\ansicpg1251{\fonttbl{\f0 Arial;}}\pard \'cf\'f0\'e8\par a\tab b}", "При\na\tb"),
         (rb"{\rtf1 {\*\generator x;}Z\u252\'fcrich \{a\} \u8364?1}", "Zürich {a} €1"),
         (rb"{\rtf1\ansicpg99999 \'41\u55357?}", "A\ufffd"),
+        (rb"Yours \u-10179?\u-8704?", "Yours \U0001f600"),
         (rb"}}}} words {{{", "words"),
         (b"", ""),
     ],

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from apptrack_ingest.model import Role
-from apptrack_ingest.parse.documents import Attachment, to_documents, without_extensions
+from apptrack_ingest.parse.documents import FORWARDING_MAIL, Attachment, to_documents, without_extensions
 from apptrack_ingest.parse.sniff import sniff
 
 PDF = b"%PDF-1.4\n"
@@ -205,6 +205,24 @@ def test_blocked_extensions_are_left_out_and_the_next_likeliest_is_the_cv():
     kept, warnings = without_extensions(documents, {"jpg", "gif"})
     assert [(one.name, one.role) for one in kept] == [("jane doe.pdf", Role.CV)]
     assert warnings == ("document 'CV.JPG' was left out: its extension is blocked",)
+
+
+def test_judged_anew_what_came_in_another_mail_stays_behind():
+    mail = attachment("fwd.eml", b"From: a@b.c\n\n", "application/octet-stream")
+    winmail = replace(attachment("winmail.dat", b"x", "application/ms-tnef"), inside=mail, nested=True)
+    deep = replace(attachment("deep.pdf", PDF + bytes(99)), inside=winmail, nested=True)
+    beside = replace(attachment("beside.pdf", PDF + bytes(50)), inside=FORWARDING_MAIL, nested=True)
+    all_of_them = to_documents(
+        [attachment("cv.jpg", b"\xff\xd8\xff"), mail, winmail, deep, beside, attachment("own.txt", b"x")]
+    )
+    kept, _ = without_extensions(all_of_them, {"jpg"})
+    assert [one.name for one in kept if one.role is Role.CV] == ["own.txt"]
+
+
+def test_judged_anew_what_may_be_text_is_still_no_cv():
+    unclear = replace(attachment("part.bin", b"<p>"), also_text=True)
+    kept, _ = without_extensions(to_documents([attachment("cv.jpg", b"\xff\xd8\xff"), unclear]), {"jpg"})
+    assert [one.role for one in kept] == [Role.OTHER]
 
 
 def test_nothing_blocked_changes_nothing():

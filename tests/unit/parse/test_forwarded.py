@@ -2,8 +2,10 @@
 
 import base64
 
-from apptrack_ingest.model import HeldReason
+from apptrack_ingest.model import HeldReason, Role
 from apptrack_ingest.parse import Limits, parse
+
+HEAD = b'X-iTrackID: 1\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\n'
 
 
 def test_the_inner_mail_is_the_application_and_marked_as_unwrapped(sample):
@@ -99,3 +101,15 @@ def test_an_attached_mail_beyond_the_limits_stays_a_document_and_costs_nothing_e
     parsed = parse(raw, Limits(parts=10))
     assert parsed.text == "hello" and len(parsed.documents) == 1
     assert "an attached mail was not opened: too-many-parts" in parsed.warnings
+
+
+def test_what_an_attached_mail_took_in_vain_is_there_for_what_comes_after_it():
+    text = b"A: b\r\n\r\n" + b"x" * 600
+    mail = b"--b\r\nContent-Type: message/rfc822\r\n\r\n" + b"Content-Type: message/rfc822\r\n\r\n" * 2 + text
+    raw = HEAD + mail + b"\r\n--b\r\nContent-Type: application/pdf\r\n\r\n%PDF " + b"y" * 600 + b"\r\n--b--\r\n"
+    parsed = parse(raw, Limits(decoded_bytes=1800))
+    assert "an attached mail was not opened: too-large" in parsed.warnings
+    assert [(one.claimed_type, one.role) for one in parsed.documents] == [
+        ("application/pdf", Role.CV),
+        ("message/rfc822", Role.OTHER),
+    ]

@@ -18,6 +18,8 @@ from apptrack_ingest.parse.parameters import read_parameters
         ('a/b; name="semi;colon.pdf"', "semi;colon.pdf"),
         ('a/b; name="never closed.pdf', "never closed.pdf"),
         ('a/b; x="y" name="no semicolon.pdf"', "no semicolon.pdf"),
+        ('a/b; "stray"; name="after it.pdf"', "after it.pdf"),
+        ("a/b; =; name=behind nothing.pdf", "behind nothing.pdf"),
         ('a/b name="none after the type.pdf"; x=y', "none after the type.pdf"),
         ("a/b; name=first; name=second", "first"),
         ("a/b; name*=utf-8'en'J%C3%BCrgen.pdf", "Jürgen.pdf"),

@@ -41,6 +41,12 @@ def test_damaged_base64_is_repaired_and_said_so(encoded, content):
     assert read(encoded, "base64") == (content, "damaged base64; what could be decoded was kept")
 
 
+def test_a_damaged_line_in_the_middle_is_no_footer():
+    lines = base64.encodebytes(PDF * 10).splitlines()
+    found, problem = read(b"\n".join([lines[0], b"--" + lines[1], *lines[2:]]), "base64")
+    assert found == PDF * 10 and problem == "damaged base64; what could be decoded was kept"
+
+
 def test_pieces_with_their_own_padding_are_joined():
     assert read(b"YQ==\nYmM=\nZGVm\nZw==", "base64") == (b"abcdefg", None)
 

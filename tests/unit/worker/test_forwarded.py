@@ -1,5 +1,6 @@
 """An application attached to another mail: its id counts by its own signature alone, whoever brought the outer one."""
 
+from dataclasses import replace
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import SMTP
@@ -14,12 +15,17 @@ from apptrack_ingest.testing import RecordingHandler, an_email
 from apptrack_ingest.trust import Rule, Verdict
 
 
-def forwarded(number: int) -> bytes:
+def forwarded(number: int, *, client_id: int | None = None, beside: bytes | None = None) -> bytes:
     """The application as an attachment of a recruiter's mail, which has no X-iTrackID itself."""
     outer = EmailMessage(policy=SMTP)
     outer["From"], outer["To"], outer["Subject"] = "kara@acme.example", "in@acme.example", "FW: an application"
     outer.set_content("see attached")
-    outer.add_attachment(BytesParser(policy=SMTP).parsebytes(an_email(number)))
+    inner = BytesParser(policy=SMTP).parsebytes(an_email(number))
+    if client_id is not None:
+        inner["X-iTrackID-ClientID"] = str(client_id)
+    outer.add_attachment(inner)
+    if beside is not None:
+        outer.add_attachment(beside, "application", "pdf", filename="cv.pdf")
     return outer.as_bytes()
 
 
@@ -44,10 +50,10 @@ async def handler(world) -> RecordingHandler:
     return made
 
 
-async def come(world, judge: Judge, *, trusted: bool = True):
+async def come(world, judge: Judge, *, trusted: bool = True, raw: bytes | None = None):
     world.tools.judge_inner = judge
     envelope = Envelope("", ("in@acme.example",), "127.0.0.1")
-    await world.spool.put(Message(envelope, world.clock.now(), forwarded(7)), [Arrival("acme", None, trusted)])
+    await world.spool.put(Message(envelope, world.clock.now(), raw or forwarded(7)), [Arrival("acme", None, trusted)])
     await world.work()
     (row,) = await world.rows()
     return row
@@ -79,14 +85,37 @@ async def test_without_a_dns_answer_it_is_tried_again(world, handler):
     assert (row.state, row.attempts) == (State.DELIVERED, 3)
 
 
-async def test_what_was_believed_once_is_not_asked_again(world):
+async def test_each_attempt_judges_anew(world):
     world.handlers["acme"] = RecordingHandler(RetryLater("the ATS is down"))
     await world.worker.configure(world.desks(), world.tools.report_schedule)
     judge = Judge(Rule.DKIM, Rule.NONE)
     assert (await come(world, judge)).state is State.RECEIVED
     await world.pass_time(3600)
-    assert [row.state for row in await world.rows()] == [State.DELIVERED]
-    assert len(judge.asked) == 1
+    assert [(row.state, row.reason) for row in await world.rows()] == [(State.HELD, HeldReason.UNTRUSTED)]
+    assert len(judge.asked) == 2
+
+
+async def test_the_signed_client_id_must_fit_the_account(world, handler):
+    desks = world.desks()
+    desks["beta"] = replace(desks["beta"], client_id=42)
+    await world.worker.configure(desks, world.tools.report_schedule)
+    row = await come(world, Judge(Rule.DKIM), raw=forwarded(7, client_id=42))
+    assert (row.state, row.reason) == (State.HELD, HeldReason.UNROUTED)
+    assert handler.applications == []
+
+
+async def test_who_forwards_adds_no_document(world, handler):
+    await come(world, Judge(Rule.DKIM), raw=forwarded(7, beside=b"%PDF-1.7 the forwarder's own"))
+    (application,) = handler.applications
+    assert application.documents
+    assert not any(b"forwarder's own" in one.content for one in application.documents)
+    assert any("forwarding mail" in warning for warning in application.warnings)
+
+
+async def test_the_verdict_on_the_attached_mail_is_the_applications(world, handler):
+    row = await come(world, Judge(Rule.NONE))
+    story = await world.spool.story(row.application_id)
+    assert (story.trusted, story.trust_note) == (False, "of the attached mail: as the test has it: none")
 
 
 async def test_a_person_can_vouch_for_it(world, handler):
