@@ -13,8 +13,11 @@
     ├── RetryLater             (public) a handler asks to be called again later
     └── IdibuError             temporary or not, see `.temporary`
         ├── IdibuRefused       a well-formed "failed" in idibu's own words
+        │   └── DuplicateReference      (idibu.Client) the client reference belongs to another job already
         ├── IdibuUnauthorized  the account's hash is wrong (401, 403 or idibu's word for it)
+        │   └── PartnerUnauthorized     (idibu.Client) the partner's password is
         ├── IdibuNotUnderstood something else came than idibu's XML
+        │   └── IdibuBusy               (idibu.Client) a 429 or 503, with the wait it asks for
         └── IdibuUnreachable   no answer at all
 
 No message here carries a secret or a candidate's data: ids, keys and reason codes only, except where a class says so.

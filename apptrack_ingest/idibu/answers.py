@@ -25,6 +25,10 @@ _ONE_APPLICANT = re.compile(
 )
 
 
+class AnswerError(xml.XmlError):
+    """idibu's XML, but no answer that can be understood."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One answer of idibu: whether it says success, its words (of any length, and as it chose them: an echoed secret
@@ -33,6 +37,12 @@ class Answer:
     succeeded: bool
     message: str = field(default="", repr=False)
     response: etree._Element | None = field(default=None, repr=False)
+    root: etree._Element | None = field(default=None, repr=False)
+
+    @property
+    def xml(self) -> str:
+        """All that idibu answered, as XML: for what no model here has a place for."""
+        return "" if self.root is None else etree.tostring(self.root, encoding="unicode")
 
     @property
     def blames_hash(self) -> bool:
@@ -62,16 +72,22 @@ def read(body: bytes) -> Answer:
     Only a `status` directly below the root counts: each applicant in a list has one of its own. Where several
     contradict each other it is a failure, and so is an error log without any status.
     """
+    root = root_of(body)
+    stated = [(status.text or "").strip().lower() for status in xml.children(root, "status")]
+    if any(status not in _STATUS for status in stated):
+        raise AnswerError("idibu's XML with an unknown status")
+    if not stated and next(named(root, "error"), None) is None:
+        raise AnswerError("idibu's XML without a status")
+    succeeded = bool(stated) and all(_STATUS[status] for status in stated)
+    return Answer(succeeded, words(root), next(xml.children(root, "response"), None), root)
+
+
+def root_of(body: bytes) -> etree._Element:
+    """The `idibu` element. Raises xml.XmlError for anything that is not idibu's XML."""
     root = xml.parse(body)
     if xml.name(root) != "idibu":
         raise xml.XmlError("XML, but not idibu's")
-    stated = [(status.text or "").strip().lower() for status in xml.children(root, "status")]
-    if any(status not in _STATUS for status in stated):
-        raise xml.XmlError("idibu's XML with an unknown status")
-    if not stated and next(_named(root, "error"), None) is None:
-        raise xml.XmlError("idibu's XML without a status")
-    succeeded = bool(stated) and all(_STATUS[status] for status in stated)
-    return Answer(succeeded, _message(root), next(xml.children(root, "response"), None))
+    return root
 
 
 def applicants(answer: Answer) -> list[ApplicantStatus]:
@@ -82,12 +98,12 @@ def applicants(answer: Answer) -> list[ApplicantStatus]:
 
 
 def _applicant(element: etree._Element) -> ApplicantStatus:
-    number, status = xml.text_of(element, "id"), _STATUS.get(xml.text_of(element, "status").lower())
-    if not (number.isascii() and number.isdigit() and len(number) < 19) or status is None:
+    number, status = xml.number_of(xml.text_of(element, "id")), _STATUS.get(xml.text_of(element, "status").lower())
+    if number is None or status is None:
         raise xml.XmlError("an applicant without id or status")
     info = next(xml.children(element, "status-info"), element)
     return ApplicantStatus(
-        id=int(number),
+        id=number,
         status=ReportStatus.SUCCESS if status else ReportStatus.FAIL,
         remote_id=xml.text_of(element, "remote-id") or None,
         error_message=xml.text_of(element, "error-message") or None,
@@ -104,7 +120,7 @@ def _date(text: str) -> datetime | None:
         return None
 
 
-def _named(root: etree._Element, *names: str) -> Iterator[etree._Element]:
+def named(root: etree._Element, *names: str) -> Iterator[etree._Element]:
     """The outermost elements of these names: read one inside the other, nested ones would cost quadratic time."""
     walk = etree.iterwalk(root, events=("start",))
     for _, element in walk:
@@ -113,9 +129,9 @@ def _named(root: etree._Element, *names: str) -> Iterator[etree._Element]:
             yield element
 
 
-def _message(root: etree._Element) -> str:
+def words(root: etree._Element) -> str:
     """idibu's words wherever it put them: text of `response`, `message` in it, `error` in `log/errors`."""
     said = [response.text or "" for response in xml.children(root, "response")]
-    said += ["".join(map(str, element.itertext())) for element in _named(root, "message", "error")]
-    words = (" ".join(text.split()) for text in said)
-    return "; ".join(dict.fromkeys(word for word in words if word))
+    said += ["".join(map(str, element.itertext())) for element in named(root, "message", "error")]
+    single_spaced = (" ".join(text.split()) for text in said)
+    return "; ".join(dict.fromkeys(text for text in single_spaced if text))

@@ -6,6 +6,7 @@ exception of httpx is being handled, so none hangs on to ours as its context (it
 """
 
 import asyncio
+import html
 import logging
 import re
 import time
@@ -65,8 +66,10 @@ class Http:
         )
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
-    async def exchange(self, method: str, url: str, params: Values, form: Values | None, deadline: float) -> Reply:
-        """One request and its whole answer within `deadline` seconds; `params` and `form` may hold wrapped secrets.
+    async def exchange(
+        self, method: str, url: str | SecretStr, params: Values, form: Values | None, deadline: float
+    ) -> Reply:
+        """One request and its whole answer within `deadline` seconds; `url`, `params` and `form` may be wrapped secrets.
 
         Raises IdibuUnreachable when no answer came, IdibuNotUnderstood when it is too large or encoded.
         """
@@ -80,13 +83,15 @@ class Http:
         await self._client.aclose()
 
     async def _attempt(
-        self, method: str, url: str, params: Values, form: Values | None, deadline: float
+        self, method: str, url: str | SecretStr, params: Values, form: Values | None, deadline: float
     ) -> Reply | IdibuError:
         if self._client.is_closed:
             return IdibuUnreachable("the connections to idibu are closed")
         try:
             async with asyncio.timeout(deadline):
-                request = self._client.build_request(method, url, params=_bare(params), data=form and _bare(form))
+                request = self._client.build_request(
+                    method, _open(url), params=_bare(params), data=form and _bare(form)
+                )
                 return await self._read(await self._client.send(request, stream=True))
         except TimeoutError:
             return IdibuUnreachable(f"no answer within {deadline:g} seconds")
@@ -127,7 +132,8 @@ class Http:
 def redact(text: str, *values: Values | None) -> str:
     """`text` without the secrets in `values`, however they are encoded or capitalised."""
     for secret in _secrets(values):
-        for spelling in {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}:
+        spellings = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret)}
+        for spelling in sorted(spellings, key=len, reverse=True):
             text = re.sub(re.escape(spelling), "***", text, flags=re.IGNORECASE)
     return text
 
@@ -139,7 +145,11 @@ def _secrets(values: tuple[Values | None, ...]) -> list[str]:
 
 
 def _bare(values: Values) -> dict[str, str]:
-    return {key: v.get_secret_value() if isinstance(v, SecretStr) else v for key, v in values.items()}
+    return {key: _open(value) for key, value in values.items()}
+
+
+def _open(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _media_type(response: httpx.Response) -> str:

@@ -1,4 +1,4 @@
-"""The sandbox: plays idibu's applicant-status service over real HTTP, remembers everything, and fails when told to.
+"""The sandbox: plays idibu's web services over real HTTP, remembers everything, and fails when told to.
 
 It behaves as docs/idibu.md says idibu does, and is as strict as the documents allow, so that what passes here has a
 chance there. It runs as an application (`create_app`), inside a test's event loop (`running`) or for a person (`serve`).
@@ -6,32 +6,38 @@ chance there. It runs as an application (`create_app`), inside a test's event lo
 
 import asyncio
 import contextlib
-import socket
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import uvicorn
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from apptrack_ingest.idibu import jobs, sandbox_endpoint, sandbox_jobs, sandbox_service, service_management, xml
 from apptrack_ingest.idibu import sandbox_store as store
-from apptrack_ingest.idibu import xml
+from apptrack_ingest.idibu.accounts import Partner
 from apptrack_ingest.idibu.client import PATH
 from apptrack_ingest.idibu.sandbox_answers import Said, date, render
-from apptrack_ingest.idibu.sandbox_endpoint import Call, judge
+from apptrack_ingest.idibu.sandbox_endpoint import Call
+from apptrack_ingest.idibu.sandbox_jobs_asked import DEFAULT_BOARDS, BoardRules
 from apptrack_ingest.idibu.sandbox_script import STEPS, Fault, Script, Step
+from apptrack_ingest.idibu.sandbox_server import serving
+from apptrack_ingest.idibu.sandbox_service import Rules
+from apptrack_ingest.idibu.sandbox_world import Account, Accounts, Job
 
 DEFAULT_HASHES = {"sandbox": "default"}
 """The one account of a sandbox that was told of no other: its hash is no secret."""
+
+DEFAULT_PARTNER = Partner(1, SecretStr("sandbox"))
+"""The partner of a sandbox that was told of no other: its password is no secret either."""
 
 _FORM = "application/x-www-form-urlencoded"
 _ROWS = 500  # on the page; the JSON has all
@@ -48,8 +54,9 @@ class Sandbox:
     """An idibu of one's own, with what it was told and what it is to do wrong.
 
     `hashes` maps each hash to the name of its account; `file` keeps everything told, over restarts (None: in memory);
-    `clock` gives epoch seconds; a wrong hash is answered with `failed` under `wrong_hash_status`. `base_url` is set while
-    it runs. `script` and `store` may be used directly from the same event loop.
+    `clock` gives epoch seconds; a wrong hash is answered with `failed` under `wrong_hash_status`. `partner` may manage the
+    accounts, within `rules`; `boards` are those that jobs can be posted to. `base_url` is set while it runs. `script` and
+    `store` may be used directly from the same event loop.
     """
 
     def __init__(
@@ -58,12 +65,18 @@ class Sandbox:
         file: Path | None = None,
         clock: Callable[[], float] = time.time,
         wrong_hash_status: int = 200,
+        partner: Partner = DEFAULT_PARTNER,
+        rules: Rules | None = None,
+        boards: Mapping[int, BoardRules] = DEFAULT_BOARDS,
     ) -> None:
         self.hashes = dict(hashes or DEFAULT_HASHES)
         self.store = store.Store(file)
         self.script = Script()
         self.wrong_hash_status = wrong_hash_status
+        self.rules = rules or Rules()
+        self.boards = boards
         self.base_url = ""
+        self._accounts = Accounts(self.store.world, self.hashes, partner)
         self._clock = clock
         self._news = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -80,6 +93,14 @@ class Sandbox:
         """Every request so far, or those about one applicant, in order."""
         return [request for request in self.store.requests if applicant_id in (None, request.applicant_id)]
 
+    def accounts(self) -> list[Account]:
+        """All accounts, given or created."""
+        return self._accounts.all()
+
+    def jobs(self, account: str | None = None) -> list[Job]:
+        """What is held of jobs, of all accounts or one."""
+        return [job for job in self.store.world.jobs.values() if account in (None, job.account)]
+
     async def wait_until(self, condition: Callable[["Sandbox"], bool], timeout: float = 10.0) -> None:
         """Returns once `condition` holds, asked anew after every request. Raises TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):
@@ -91,40 +112,77 @@ class Sandbox:
         """Lets hanging requests go, for the server to end."""
         self._stopping.set()
 
-    # --- idibu's endpoint ---------------------------------------------------------------------------------------------
+    # --- idibu's endpoints --------------------------------------------------------------------------------------------
 
     async def endpoint(self, request: Request) -> Response:
+        """Applicant status."""
+
+        def taken_apart(form: Mapping[str, str]) -> Call:
+            account = self._account(request.query_params.get("hash", ""))
+            asked = request.query_params.get("id") if request.method != "POST" else None
+            applicant = request.path_params.get("applicant", asked)
+            path = request.url.path
+            return Call(request.method, path, request.query_params, account, applicant, form.get("data"), form=form)
+
+        def judge(call: Call) -> Said:
+            return sandbox_endpoint.judge(call, self.store, self._clock())
+
+        return await self._exchange(request, taken_apart, judge)
+
+    async def service_endpoint(self, request: Request) -> Response:
+        """Service management."""
+        params = request.query_params
+
+        def taken_apart(form: Mapping[str, str]) -> Call:
+            data = params.get("data") if request.method == "GET" else form.get("data")
+            account = sandbox_service.account_of(data or "", self._accounts)
+            name = request.path_params["name"]
+            return Call(request.method, request.url.path, params, account, None, data, name, form)
+
+        judge = partial(sandbox_service.judge, accounts=self._accounts, rules=self.rules)
+        return await self._exchange(request, taken_apart, judge)
+
+    async def jobs_endpoint(self, request: Request) -> Response:
+        """Jobs."""
+        account = self._accounts.by_hash(request.path_params["hash"])
+
+        def taken_apart(form: Mapping[str, str]) -> Call:
+            data, name = form.get("xml_text"), account.username if account else None
+            method = sandbox_jobs.method_of(data)
+            return Call(request.method, f"{jobs.PATH}****", {}, name, None, data, method, form)
+
+        def judge(call: Call) -> Said:
+            return sandbox_jobs.judge(call, account, self.store.world, self.boards, self._clock())
+
+        return await self._exchange(request, taken_apart, judge)
+
+    async def _exchange(
+        self, request: Request, taken_apart: Callable[[Mapping[str, str]], Call], judge: Callable[[Call], Said]
+    ) -> Response:
         """Answers one request: judge it, let the script interfere, remember it, answer."""
         try:
-            call = await self._taken_apart(request)
+            call = taken_apart(await _form(request))
         except ClientDisconnect:
             return Response()
-        step = self.script.take(call.applicant_id)
-        said = self._interfered(step, judge(call, self.store, self._clock()))
+        step = self.script.take(call.applicant_id, call.name)
+        said = self._interfered(step, judge(call))
         self._remember(call, step, said)
         return await self._answer(request, call, step, said)
 
-    async def _taken_apart(self, request: Request) -> Call:
-        account = self.hashes.get(request.query_params.get("hash", ""))
-        asked = request.query_params.get("id") if request.method != "POST" else None
-        applicant = request.path_params.get("applicant", asked)
-        is_form = request.method == "POST" and _media_type(request) == _FORM and _fits(request)
-        data = (await request.form()).get("data") if is_form else None
-        data = data if isinstance(data, str) else None
-        return Call(request.method, request.url.path, request.query_params, account, applicant, data)
+    def _account(self, hash: str) -> str | None:
+        found = self._accounts.by_hash(hash)
+        return found.username if found else None
 
     # --- misbehaving, remembering, answering --------------------------------------------------------------------------
 
     def _interfered(self, step: Step, said: Said) -> Said:
         slow = step.fault is Fault.HANG and step.seconds is not None
-        saved = said.saved if step.saves or slow or step.fault is None else None
-        match step.fault:
-            case Fault.FAILED:
-                return Said(False, xml.clean(step.text, xml.MAX_BYTES), saved=saved)
-            case Fault.UNAUTHORIZED:
-                return Said(False, "Invalid hash", saved=saved)
-            case _:
-                return replace(said, saved=saved)
+        if not (step.saves or slow or step.fault is None):
+            said = replace(said, saved=None, change=None)
+        if step.fault not in (Fault.FAILED, Fault.UNAUTHORIZED):
+            return said
+        words = xml.clean(step.text, xml.MAX_BYTES) if step.fault is Fault.FAILED else "Invalid hash"
+        return replace(said, succeeded=False, message=words, applicants=(), content=())
 
     def _status(self, call: Call, step: Step) -> int:
         plain = step.fault is None and step.status is None
@@ -140,10 +198,12 @@ class Sandbox:
                 path=call.path,
                 account=call.account,
                 applicant_id=call.applicant_id,
-                data=call.data,
+                data=_kept(call),
                 answer=str(said) if answered else f"fault: {step.fault}",
                 http_status=None if silent else self._status(call, step),
                 saved=said.saved,
+                call=call.name,
+                change=said.change,
             )
         )
         self._news.set()
@@ -182,7 +242,8 @@ class Sandbox:
         """What is held, for people."""
         held = sorted(self.applicants(), key=lambda one: one.modified, reverse=True)
         html = _template().render(
-            accounts=sorted(self.hashes.values()),
+            accounts=sorted({*self.hashes.values(), *(account.username for account in self.accounts())}),
+            jobs=self.jobs(),
             applicants=held[:_ROWS],
             total=len(held),
             requests=self.store.requests[: -_ROWS - 1 : -1],
@@ -195,6 +256,14 @@ class Sandbox:
     async def applicants_json(self, _request: Request) -> Response:
         """All that is held, for programs."""
         return JSONResponse([asdict(held) for held in self.applicants()], headers=_HEADERS)
+
+    async def accounts_json(self, _request: Request) -> Response:
+        """All accounts, without their hashes."""
+        return JSONResponse([asdict(account) for account in self.accounts()], headers=_HEADERS)
+
+    async def jobs_json(self, _request: Request) -> Response:
+        """All jobs."""
+        return JSONResponse([asdict(job) for job in self.jobs()], headers=_HEADERS)
 
     async def requests_json(self, request: Request) -> Response:
         """All requests, or with `?applicant=` those about one."""
@@ -222,7 +291,11 @@ def create_app(sandbox: Sandbox) -> Starlette:
         routes=[
             Route(PATH, sandbox.endpoint, methods=["GET", "POST"]),
             Route(PATH + "/{applicant}", sandbox.endpoint, methods=["GET", "POST"]),
+            Route(service_management.PATH + "/{name}", sandbox.service_endpoint, methods=["GET", "POST"]),
+            Route(jobs.PATH + "{hash:path}", sandbox.jobs_endpoint, methods=["GET", "POST"]),
             Route("/", sandbox.page),
+            Route("/sandbox/accounts", sandbox.accounts_json),
+            Route("/sandbox/jobs", sandbox.jobs_json),
             Route("/sandbox/applicants", sandbox.applicants_json),
             Route("/sandbox/requests", sandbox.requests_json),
             Route("/sandbox/script", sandbox.script_json, methods=["GET", "POST"]),
@@ -235,17 +308,9 @@ async def running(sandbox: Sandbox | None = None, host: str = "127.0.0.1", port:
     """Serves a sandbox from this event loop, on a free port unless one is named. Raises OSError when it cannot listen."""
     sandbox = sandbox or Sandbox()
     try:
-        listening = await _bound(host, port)
-        server = _server(sandbox)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        await _first(server.accepting, serving)
-        sandbox.base_url = _url(listening)
-        try:
+        async with serving(create_app(sandbox), host, port, sandbox.stop) as url:
+            sandbox.base_url = url
             yield sandbox
-        finally:
-            sandbox.stop()
-            server.should_exit = True
-            await serving
     finally:
         sandbox.store.close()
 
@@ -259,74 +324,17 @@ async def serve(
         await asyncio.Event().wait()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn as a guest in somebody else's process: it takes no signals, and says when it accepts connections."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.accepting = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.accepting.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form of the documented type; of anything else, none."""
+    if request.method != "POST" or _media_type(request) != _FORM or not _fits(request):
+        return {}
+    return {key: value for key, value in (await request.form()).items() if isinstance(value, str)}
 
 
-class _Protocol(H11Protocol):
-    """Lets the application reach the connection, to break it."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, "transport": transport}
-
-
-def _server(sandbox: Sandbox) -> _Server:
-    """No access log: the hash is in the URLs."""
-    return _Server(
-        uvicorn.Config(
-            create_app(sandbox),
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
-    )
-
-
-async def _bound(host: str, port: int) -> socket.socket:
-    """A bound socket, made with IPPROTO_TCP: with protocol 0 asyncio leaves Nagle's delay on."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    family, kind, protocol, _, address = found[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-async def _first(event: asyncio.Event, task: asyncio.Task[None]) -> None:
-    """Returns when the event is set; raises what the task raises before."""
-    waiting = asyncio.create_task(event.wait())
-    await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        waiting.cancel()
-        task.result()
-
-
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _kept(call: Call) -> str | None:
+    """What is remembered of the data: where secrets may stand in it, they are masked."""
+    is_service = call.path.startswith(service_management.PATH)
+    return sandbox_service.masked(call.data) if is_service and call.data else call.data
 
 
 def _media_type(request: Request) -> str:

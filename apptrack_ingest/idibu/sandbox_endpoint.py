@@ -1,9 +1,8 @@
 """What idibu would say to a request, as far as its documents tell (docs/sandbox.md lists what was decided beyond them)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-
-from starlette.datastructures import QueryParams
 
 from apptrack_ingest.idibu import xml
 from apptrack_ingest.idibu.sandbox_answers import Said, date
@@ -12,15 +11,17 @@ from apptrack_ingest.idibu.sandbox_store import Saved, Store
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request to the endpoint, taken apart: `path` without query, `account` None for a wrong hash, `applicant` the id
-    as given (None: no id), `data` the form field of a POST."""
+    """A request to an endpoint, taken apart: `path` without query and hash, `account` None for a wrong hash, `applicant`
+    the id as given (None: no id), `data` the XML sent, `name` the method of idibu, `form` all fields of a POST."""
 
     method: str
     path: str
-    params: QueryParams
+    params: Mapping[str, str]
     account: str | None
     applicant: str | None
     data: str | None
+    name: str = "applicant-status"
+    form: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def applicant_id(self) -> int | None:
@@ -80,7 +81,7 @@ def _one(store: Store, account: str, applicant_id: int) -> Said:
     return Said(True, applicants=(held,)) if held else Said(False, "Applicant not found")
 
 
-def _list(store: Store, account: str, params: QueryParams) -> Said:
+def _list(store: Store, account: str, params: Mapping[str, str]) -> Said:
     pattern = params.get("remote-id", "*")
     held = [one for one in store.applicants(account) if matches(pattern, one.remote_id)]
     offset = _integer(params.get("offset")) or 0
@@ -108,4 +109,4 @@ def matches(pattern: str, text: str) -> bool:
 
 def _integer(given: str | None) -> int | None:
     """A number not below 0 of at most 18 digits; None for anything else."""
-    return int(given) if given and given.isascii() and given.isdigit() and len(given) < 19 else None
+    return xml.number_of(given) if given else None

@@ -25,6 +25,8 @@ class Quirk(StrEnum):
     """The text in `<response><message>`."""
     LOG_ERRORS = "log-errors"
     """An error in `<log><errors><error>`, in place of a response."""
+    POST = "post"
+    """A job's posts called `post`, as in the later documents, in place of `posts`."""
 
 
 class Fault(StrEnum):
@@ -65,8 +67,10 @@ class Step(BaseModel):
     """How many requests; null: all, until the script is changed."""
     applicant: int | None = Field(default=None, ge=1)
     """Only requests about this applicant."""
+    call: str | None = Field(default=None, max_length=40)
+    """Only requests of this method: `applicant-status`, one of service management (`setccemail`) or of jobs (`ADD`)."""
     saves: bool = False
-    """Whether a report is kept all the same: idibu did it, and only its answer went wrong."""
+    """Whether what was asked is done all the same, and only the answer goes wrong."""
     status: int | None = Field(default=None, ge=200, le=599)
     seconds: float | None = Field(default=None, ge=0, le=3600)
     retry_after: str | None = Field(default=None, pattern=r"^[ -~]{0,100}$")
@@ -94,10 +98,11 @@ class Script:
         """Forgets what was still to come."""
         self._steps = list(steps)
 
-    def take(self, applicant_id: int | None) -> Step:
-        """The step for a request about this applicant (None: about no single one); a plain one when none applies."""
+    def take(self, applicant_id: int | None, call: str = "applicant-status") -> Step:
+        """The step for a request of this method about this applicant (None: about no single one); a plain one when none
+        applies."""
         for place, step in enumerate(self._steps):
-            if step.applicant in (None, applicant_id):
+            if step.applicant in (None, applicant_id) and step.call in (None, call):
                 self._use(place, step)
                 return step
         return PLAIN

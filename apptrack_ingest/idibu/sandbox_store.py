@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from apptrack_ingest.idibu.sandbox_world import Change, World, change_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +21,12 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to the endpoint, in the order of arrival. `at` is epoch seconds; `account` None: a wrong hash.
+    """One request to an endpoint, in the order of arrival. `at` is epoch seconds; `account` None: a wrong hash; empty:
+    about no single account.
 
-    `path` is without query (the hash is in it); `data` is the form field as sent; `answer` says in words what was
-    answered or done; `saved` is set where it changed what the sandbox holds; `repeated` where the same account sent the
-    same data for the same applicant before.
+    `path` is without query and hash; `data` is the form field as sent, secrets masked; `answer` says in words what was
+    answered or done; `saved` or `change` is set where it changed what the sandbox holds; `repeated` where the same
+    account sent the same data for the same applicant before. `call` names the method of idibu.
     """
 
     at: float
@@ -37,6 +40,8 @@ class Request:
     saved: Saved | None = None
     repeated: bool = False
     number: int = 0
+    call: str = "applicant-status"
+    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class Store:
 
     def __init__(self, file: Path | None = None) -> None:
         self.requests: list[Request] = []
+        self.world = World()
         self._applicants: dict[tuple[str, int], Applicant] = {}
         self._seen: set[tuple[str | None, int | None, str]] = set()
         self._contents: dict[tuple[str, int], set[tuple[str, str, str]]] = {}
@@ -112,6 +118,8 @@ class Store:
         self.requests.append(request)
         if request.data is not None:
             self._seen.add((request.account, request.applicant_id, request.data))
+        if request.change:
+            self.world.apply(request.change)
         if request.saved and request.account is not None and request.applicant_id is not None:
             self._update((request.account, request.applicant_id), request.saved, request.at)
 
@@ -135,6 +143,7 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
         yield from (line for line in lines if line.endswith(b"\n"))
 
 
-def _request(values: dict[str, object]) -> Request:
-    saved = values.pop("saved")
-    return Request(**values, saved=Saved(**saved) if isinstance(saved, dict) else None)  # type: ignore[arg-type]
+def _request(values: dict[str, Any]) -> Request:
+    """A line of the file; older ones know of no changes."""
+    saved, change = values.pop("saved"), values.pop("change", None)
+    return Request(**values, saved=saved and Saved(**saved), change=change and change_from(change))

@@ -46,9 +46,32 @@ def parse(body: bytes) -> etree._Element:
         raise XmlError("no well-formed XML") from None
 
 
+def fit(text: str) -> str:
+    """`text` without what XML 1.0 forbids."""
+    return _FORBIDDEN.sub("", text)
+
+
+def add(parent: etree._Element, name: str, text: str = "", **attributes: str) -> etree._Element:
+    """A new last child with this text and these attributes, made fit for XML 1.0."""
+    child = etree.SubElement(parent, name, {key: fit(value) for key, value in attributes.items()})
+    child.text = fit(text) or None
+    return child
+
+
+def add_cdata(parent: etree._Element, name: str, text: str) -> None:
+    """A new last child with this text in a CDATA section; escaped where it holds the section's end."""
+    text = fit(text)
+    etree.SubElement(parent, name).text = text if "]]>" in text else etree.CDATA(text)
+
+
+def attribute(element: etree._Element, wanted: str) -> str:
+    """The stripped value of the attribute called `wanted`, in whatever case; empty where there is none."""
+    return next((str(value).strip() for key, value in element.items() if str(key).lower() == wanted), "")
+
+
 def clean(text: str, limit: int) -> str:
     """`text` without what XML 1.0 forbids, stripped, and cut to `limit` characters with an ellipsis as the last."""
-    text = _FORBIDDEN.sub("", text).strip()
+    text = fit(text).strip()
     return text if len(text) <= limit else text[: limit - 1].rstrip() + ELLIPSIS
 
 
@@ -68,6 +91,11 @@ def text_of(element: etree._Element, wanted: str) -> str:
     return "" if child is None else "".join(map(str, child.itertext())).strip()
 
 
+def number_of(text: str) -> int | None:
+    """A number of at most 18 digits, without a sign; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
 def _decode(body: bytes) -> str:
     """The document as text without its declaration, so that no name of an encoding can make libxml2 stumble."""
     body = body.removeprefix(b"\xef\xbb\xbf").lstrip().removeprefix(b"\xef\xbb\xbf")
@@ -75,7 +103,7 @@ def _decode(body: bytes) -> str:
     encoding = _ENCODING.search(declaration[0]) if declaration else None
     codec = _CODECS.get(encoding[1].decode().lower(), "utf-8") if encoding else "utf-8"
     text = body[declaration.end() if declaration else 0 :].decode(codec, errors="replace")
-    return _FORBIDDEN.sub("", text).strip()
+    return fit(text).strip()
 
 
 def _parser() -> etree.XMLParser:

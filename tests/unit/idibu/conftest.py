@@ -2,26 +2,29 @@
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from pydantic import SecretStr
 
-from apptrack_ingest.idibu.client import Client
+from apptrack_ingest.idibu import Client, Partner
 from apptrack_ingest.idibu.sandbox import Sandbox, running
 
 HASH = "0123456789abcdef-s3cr3t/+ü"
+PARTNER = Partner(77, SecretStr("p4rtner <w0rd> & /+ü"))
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with running(Sandbox({HASH: "acme", "other-hash": "other"}, clock=lambda: 1_700_000_000.0)) as running_one:
+    hashes = {HASH: "acme", "other-hash": "other"}
+    async with running(Sandbox(hashes, clock=lambda: 1_700_000_000.0, partner=PARTNER)) as running_one:
         yield running_one
 
 
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[Client]:
-    async with Client(sandbox.base_url, SecretStr(HASH), timeout=10) as connected:
+    async with Client(sandbox.base_url, SecretStr(HASH), timeout=10, partner=PARTNER) as connected:
         yield connected
 
 
@@ -43,3 +46,17 @@ def raw_server() -> Callable[[bytes], contextlib.AbstractAsyncContextManager[str
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     return serving
+
+
+@pytest.fixture
+def everything_of() -> Callable[[BaseException | None], str]:
+    """All a careless reporter of errors could print: the whole chain, with every frame's variables."""
+
+    def shown(error: BaseException | None) -> str:
+        if error is None:
+            return ""
+        frames = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+        own = f"{error!s} {error!r} {error.args} {vars(error)}"
+        return frames + own + shown(error.__cause__) + shown(error.__context__)
+
+    return shown
