@@ -9,9 +9,9 @@ from apptrack_ingest.trust.cheap import Outcome, cheap_outcomes, network_of
 from apptrack_ingest.trust.checking import Verifier
 from apptrack_ingest.trust.deciding import Findings, found_outcomes, verdict
 from apptrack_ingest.trust.dns import Resolver
-from apptrack_ingest.trust.names import Address, domain_names, ip, plain
+from apptrack_ingest.trust.names import Address, domain_names, ip, neighbourhood, plain
 from apptrack_ingest.trust.peer import Peer, confirm
-from apptrack_ingest.trust.proofs import Proofs, Prover
+from apptrack_ingest.trust.proofs import Proofs, Prover, Wanted
 from apptrack_ingest.trust.rules import Judgement, Mail, Rules
 
 AccountRules = Mapping[str | None, Sequence[Rules]]
@@ -84,11 +84,12 @@ class Authenticator:
             return Peer(unknown=True, evidence=(f"peer {address}: DNS took too long over its name",))
 
     async def _proofs(self, mail: Mail, needs: "_Needs", now: float) -> Proofs:
-        if not needs.dkim:
+        if not needs.signatures.domains:
             return Proofs()
+        network = neighbourhood(mail.connection.address)
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._prover.prove(mail.raw, needs.dkim, needs.arc, now)
+                return await self._prover.prove(mail.raw, needs.signatures, now, network)
         except TimeoutError:
             return Proofs(late=True, evidence=("the signatures took too long to look at",))
 
@@ -106,15 +107,14 @@ class Authenticator:
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """What the rules still open ask for: confirmed names, DKIM signatures of domains, ARC seals of forwarders."""
+    """What the rules still open ask for: confirmed names, signatures of domains and seals of forwarders."""
 
     names: frozenset[str]
-    dkim: frozenset[str]
-    arc: frozenset[str]
+    signatures: Wanted
 
     @property
     def any(self) -> bool:
-        return bool(self.names or self.dkim)
+        return bool(self.names or self.signatures.domains)
 
 
 def _needs(rules: Iterable[Rules]) -> _Needs:
@@ -124,8 +124,11 @@ def _needs(rules: Iterable[Rules]) -> _Needs:
     return _Needs(
         names=frozenset(name for each in rules for name in each.names)
         | frozenset(name for each in relays for name in each.relay_names),
-        dkim=domain_names({domain for each in rules for domain in each.dkim}),
-        arc=domain_names({domain for each in rules if each.dkim for domain in each.arc}),
+        signatures=Wanted(
+            domains=domain_names({domain for each in rules for domain in each.dkim}),
+            forwarders=domain_names({domain for each in rules if each.dkim for domain in each.arc}),
+            unsigned_ids=any(each.unsigned_ids for each in rules if each.dkim),
+        ),
     )
 
 

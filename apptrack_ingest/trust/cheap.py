@@ -1,6 +1,7 @@
 """The rules that need no answer from anybody: the peer's network, who logged in, its certificate, the recipient's token."""
 
 import hmac
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from apptrack_ingest.trust.rules import Certificate, Connection, Network, Rule, 
 from apptrack_ingest.trust.tokens import digest_of
 
 RELAY_ALONE = "which alone does not count: it needs DKIM, ARC or a token recipient"
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,14 @@ def _by_certificate(rules: Rules, certificate: Certificate | None) -> Iterator[O
 
 
 def _is_listed(certificate: Certificate, listed: frozenset[str]) -> bool:
-    """By fingerprint or by one of the names, upper and lower case alike; `*` lists every certificate."""
-    own = {certificate.fingerprint.lower(), *(name.lower() for name in certificate.names if name != "*"), "*"}
-    return not own.isdisjoint(entry.lower() for entry in listed)
+    """By fingerprint or by one of the names, upper and lower case alike; `*` lists every certificate.
+
+    An entry that looks like a fingerprint is one: a name of a certificate's own choice must not pass for it.
+    """
+    entries = {entry.lower() for entry in listed}
+    fingerprints = {entry for entry in entries if _FINGERPRINT.fullmatch(entry)}
+    names = {name.lower() for name in certificate.names} - {"*"}
+    return "*" in entries or certificate.fingerprint.lower() in fingerprints or bool(names & (entries - fingerprints))
 
 
 def _by_token(tokens: Sequence[Token], words: Iterable[str], now: float) -> Iterator[Outcome]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from apptrack_ingest.trust.cheap import RELAY_ALONE, Outcome, network_of
 from apptrack_ingest.trust.names import Address, domain_names
 from apptrack_ingest.trust.peer import Peer
-from apptrack_ingest.trust.proofs import Proof, Proofs, Sealed, ids
+from apptrack_ingest.trust.proofs import Proof, Proofs, Sealed, listed
 from apptrack_ingest.trust.results import Results
 from apptrack_ingest.trust.rules import Rule, Rules, Verdict
 from apptrack_ingest.trust.signed import originals_cover
@@ -69,8 +69,8 @@ def _by_relay_name(rules: Rules, found: Findings) -> Iterator[Outcome]:
 
 def _by_dkim(rules: Rules, proofs: Proofs) -> Iterator[Outcome]:
     """Any signature of a listed domain that verifies and covers the ids (RFC 6376, sections 6.1 and 8.15)."""
-    listed = domain_names(rules.dkim)
-    own = [proof for proof in proofs.dkim if proof.claim.domain in listed]
+    domains = domain_names(rules.dkim)
+    own = [proof for proof in proofs.dkim if proof.claim.domain in domains]
     yield from (_signed(rules, proof) for proof in own)
     if rules.dkim and proofs.late:
         yield Outcome(Rule.DKIM, _LATE, temporary=True)
@@ -79,10 +79,9 @@ def _by_dkim(rules: Rules, proofs: Proofs) -> Iterator[Outcome]:
 
 
 def _signed(rules: Rules, proof: Proof) -> Outcome:
-    uncovered = proof.claim.uncovered and not rules.unsigned_ids
-    if uncovered and (not proof.problem or proof.temporary):
-        text = f"DKIM {proof.claim}: the signature does not cover {ids(proof.claim)}"
-        return Outcome(Rule.DKIM, text)
+    gaps = proof.claim.gaps(rules.unsigned_ids)
+    if gaps and (not proof.problem or proof.temporary):
+        return Outcome(Rule.DKIM, f"DKIM {proof.claim}: the signature does not cover {listed(gaps)}")
     if proof.problem:
         return Outcome(Rule.DKIM, str(proof), temporary=proof.temporary)
     how = "though it does not cover the ids (unsigned_ids)" if proof.claim.uncovered else "and covers the ids"
@@ -96,7 +95,7 @@ def _by_arc(rules: Rules, found: Findings) -> Iterator[Outcome]:
         yield Outcome(Rule.ARC, _LATE, temporary=True)
     elif sealed and sealed.chain.sealer and sealed.chain.sealer not in domain_names(rules.arc):
         yield Outcome(Rule.ARC, f"ARC sealed by {sealed.chain.sealer}, which is not listed")
-    elif sealed and sealed.problem and not sealed.temporary:
+    elif sealed and sealed.chain.problem:
         yield Outcome(Rule.ARC, str(sealed))
     elif sealed:
         yield _forwarded(rules, found, sealed)
@@ -107,41 +106,45 @@ def _forwarded(rules: Rules, found: Findings, sealed: Sealed) -> Outcome:
     results = sealed.results
     if results is None:
         return Outcome(Rule.ARC, f"{by}: its results cannot be read")
-    listed = domain_names(rules.dkim)
-    if not results.dkim & listed and results.spf not in listed:
+    domains = domain_names(rules.dkim)
+    if not results.dkim & domains and results.spf not in domains:
         return Outcome(Rule.ARC, f"{by} does not say that a listed domain passed DKIM or SPF")
-    relay = _from_relay(rules, found) if results.spf in listed else False
+    relay = _from_relay(rules, found) if results.spf in domains else False
     domain = _vouched(rules, found.proofs, sealed, results, relay is not False)
     if domain is None:
         return Outcome(Rule.ARC, f"{by}: {_uncovered_words(rules, sealed)}")
-    if sealed.temporary:
-        return Outcome(Rule.ARC, str(sealed), temporary=True)
+    if sealed.problem:
+        return Outcome(Rule.ARC, str(sealed), temporary=sealed.temporary)
     if relay is None and _vouched(rules, found.proofs, sealed, results, False) is None:
         return Outcome(Rule.ARC, f"{by}: DNS did not answer for the name of the relay", temporary=True)
     return Outcome(Rule.ARC, f"{by} passes, and says that {domain} did", trusted=True)
 
 
 def _vouched(rules: Rules, proofs: Proofs, sealed: Sealed, results: Results, relay: bool) -> str | None:
-    """The listed domain that the forwarder vouches for, with ids that nobody can have added on the way.
+    """The listed domain that the forwarder vouches for, with headers that nobody can have added on the way.
 
     They are the sender's own if the domain's signatures covered them when "dkim=pass" was found, or if the domain's own
     server brought the mail ("spf=pass"); they are so still if the forwarder's signature covers them, or if it came
     straight from a relay of ours.
     """
-    listed = domain_names(rules.dkim)
-    sealed_ids = rules.unsigned_ids or not sealed.chain.message.uncovered
-    if results.spf in listed and (sealed_ids or relay):
+    domains = domain_names(rules.dkim)
+    covered = not sealed.chain.message.gaps(rules.unsigned_ids)
+    if results.spf in domains and (covered or relay):
         return results.spf
-    for domain in sorted(results.dkim & listed):
-        if sealed_ids and (rules.unsigned_ids or originals_cover(proofs.claims, domain)):
+    for domain in sorted(results.dkim & domains):
+        original = originals_cover(proofs.claims, domain, unread=proofs.unread, unsigned_ids=rules.unsigned_ids)
+        if covered and original:
             return domain
     return None
 
 
 def _uncovered_words(rules: Rules, sealed: Sealed) -> str:
-    if sealed.chain.message.uncovered and not rules.unsigned_ids:
-        return f"its signature does not cover {ids(sealed.chain.message)}"
-    return "the sender's own signature does not cover the X-iTrackID headers"
+    gaps = sealed.chain.message.gaps(rules.unsigned_ids)
+    if gaps:
+        return f"its signature does not cover {listed(gaps)}"
+    return (
+        "the sender's own signature does not cover the ids and what the mail is read by, or cannot be told from others"
+    )
 
 
 def _from_relay(rules: Rules, found: Findings) -> bool | None:

@@ -19,6 +19,8 @@ from apptrack_ingest.errors import IngestError
 _CACHED_ANSWERS = 256
 # Seconds for one try at one server; a lost datagram is asked again within the resolver's whole time.
 _ONE_TRY = 2.0
+# Questions under way at a time, each with a socket of its own.
+_MOST_QUESTIONS = 64
 _TYPES = {4: "A", 6: "AAAA"}
 
 
@@ -52,12 +54,20 @@ class Resolver(Protocol):
 class DnsResolver:
     """Asks recursive name servers: those given (`192.0.2.1`, `192.0.2.1:5353`, `[2001:db8::1]:53`), or the system's.
 
-    `timeout` is in seconds for a question with all its tries. Raises `ValueError` for a server that is no IP address.
+    `timeout` is in seconds for a question with all its tries, from when it is asked: no more than 64 are under way at a
+    time, the others wait. Raises `ValueError` for a server that is no IP address.
     """
 
     def __init__(self, nameservers: Sequence[str] = (), timeout: float = 5.0) -> None:
         self._servers = [_server(text) for text in nameservers]
         self._timeout = timeout
+        self._places = asyncio.Semaphore(_MOST_QUESTIONS)
+        self._under_way = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether half of the places are taken: what is only nice to know should not be asked now."""
+        return self._under_way >= _MOST_QUESTIONS // 2
 
     async def txt(self, name: str) -> list[bytes]:
         """See `Resolver.txt`."""
@@ -89,6 +99,14 @@ class DnsResolver:
         return await self._resolve(asked, kind)
 
     async def _resolve(self, name: dns.name.Name, kind: str) -> list[Any]:
+        async with self._places:
+            self._under_way += 1
+            try:
+                return await self._answer(name, kind)
+            finally:
+                self._under_way -= 1
+
+    async def _answer(self, name: dns.name.Name, kind: str) -> list[Any]:
         try:
             answer = await self._resolver.resolve(name, kind, raise_on_no_answer=False, search=False)
         except (dns.resolver.NXDOMAIN, dns.resolver.YXDOMAIN):
@@ -107,6 +125,11 @@ class DnsResolver:
         resolver.timeout = min(_ONE_TRY, self._timeout)
         resolver.cache = dns.resolver.LRUCache(_CACHED_ANSWERS)
         return resolver
+
+
+def is_busy(resolver: Resolver) -> bool:
+    """See `DnsResolver.busy`; other resolvers never are."""
+    return isinstance(resolver, DnsResolver) and resolver.busy
 
 
 def _server(text: str) -> dns.nameserver.Do53Nameserver:

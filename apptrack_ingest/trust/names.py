@@ -1,7 +1,7 @@
 """One spelling for domains and addresses from settings, from DNS and from strangers, so that they can be compared."""
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
 
@@ -48,6 +48,14 @@ def ip(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+def neighbourhood(text: str) -> str:
+    """The network that an address's holder commands at least: IPv4 /24, IPv6 /64; "" for what is no address."""
+    address = ip(text)
+    if address is None:
+        return ""
+    return str(ip_network((address, 24 if address.version == 4 else 64), strict=False))
 
 
 def plain(text: str, longest: int = 100) -> str:

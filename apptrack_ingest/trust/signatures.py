@@ -20,8 +20,13 @@ from apptrack_ingest.trust.tags import Tags, read_tags
 _SILENT = logging.Logger("dkimpy, unheard", logging.CRITICAL + 1)
 # RFC 8301, section 3.2.
 _FEWEST_BITS = 1024
-# Bytes of a key record: RSA of 8192 bits fits; a stranger's (an ARC hop's) must not keep us computing.
+# A stranger's key (an ARC hop's) must not keep us computing: bytes of its record, its bits, its public exponent.
 _LONGEST_KEY = 2048
+_MOST_BITS = 4096
+_LARGEST_EXPONENT = 2**32
+
+# The one algorithm of ARC's seals (RFC 8617, section 4.1.1, by RFC 8301).
+_SEALED_BY = "rsa-sha256"
 
 Keys = Mapping[str, bytes | None]
 
@@ -29,21 +34,27 @@ Keys = Mapping[str, bytes | None]
 @dataclass(frozen=True, slots=True)
 class Work:
     """All that verifying needs, small enough to travel to another process: the fields, the claims to verify, the body's
-    digest in each form asked for, and the key records by name (None: DNS says there is none)."""
+    digest in each form asked for, and the key records by name (None: DNS says there is none). With `newest_only` the
+    chain's older seals are left out."""
 
     fields: Fields = field(repr=False)
     claims: tuple[Claim, ...]
     chain: Chain | None
     bodies: Mapping[str, bytes]
     keys: Keys
+    newest_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """By the claim's index why it does not verify ("": it does), and the same for the ARC chain (None: not asked)."""
+    """By the claim's index why it does not verify ("": it does), and the same for the ARC chain (None: not asked).
+
+    `unfinished` says why nobody can tell now: the checking ended by no fault of the mail's.
+    """
 
     claims: Mapping[int, str]
     chain: str | None = None
+    unfinished: str = ""
 
 
 def verify(work: Work) -> Checked:
@@ -60,7 +71,7 @@ def _safely(check: Any, work: Work, claim: Any) -> str:
 
 
 def _claim_problem(work: Work, claim: Claim) -> str:
-    problem = key_problem(work.keys.get(claim.key_name), claim)
+    problem = key_problem(work.keys.get(claim.key_name), claim.algorithm)
     if problem:
         return problem
     if work.bodies.get(claim.body) != claim.body_digest:
@@ -75,16 +86,32 @@ def _claim_problem(work: Work, claim: Claim) -> str:
 def _chain_problem(work: Work, chain: Chain) -> str:
     if work.bodies.get(chain.message.body) != chain.message.body_digest:
         return "the mail's body was changed after the newest seal"
-    status, sets, _ = _prepared(_Arc(logger=_SILENT, minkey=_FEWEST_BITS), work).verify(_answers(work.keys))
-    if status == dkim.CV_Pass:
-        return ""
-    if sets and not sets[0]["ams-valid"]:
-        return "headers were changed after the newest seal, or its key is gone"
-    return "one of its seals does not verify"
+    names = chain.key_names if work.newest_only else (*chain.key_names, *chain.older_key_names)
+    problems = (key_problem(work.keys.get(name), _SEALED_BY) for name in names)
+    return next(filter(None, problems), "") or _seals_problem(work, chain.message.index)
 
 
-def key_problem(record: bytes | None, claim: Claim) -> str:
-    """Why a key record is no good for a signature (RFC 6376, section 3.6.1); "" when it is."""
+def _seals_problem(work: Work, newest: int) -> str:
+    """The newest set first, which alone is a listed forwarder's: who has not its seal does not get at the others.
+
+    RFC 8617, section 5.2; dkimpy's own `ARC.verify` goes through all of them whatever it finds.
+    """
+    signer = _prepared(_Arc(logger=_SILENT, minkey=_FEWEST_BITS), work)
+    _, headers = signer.sorted_arc_headers()
+    for instance in range(newest, 0, -1):
+        signer.of_message = instance == newest
+        found = signer.verify_instance(headers, instance, _answers(work.keys))
+        if signer.of_message and not found["ams-valid"]:
+            return "headers were changed after the newest seal"
+        if not found["as-valid"] or found["cv"] != (dkim.CV_Pass if instance > 1 else dkim.CV_None):
+            return "one of its seals does not verify"
+        if work.newest_only:
+            break
+    return ""
+
+
+def key_problem(record: bytes | None, algorithm: str) -> str:
+    """Why a key record is no good for a signature of this algorithm (a=; RFC 6376, section 3.6.1); "" when it is."""
     if record is None:
         return "its key is not in DNS"
     tags = read_tags(record) if len(record) <= _LONGEST_KEY else None
@@ -92,17 +119,17 @@ def key_problem(record: bytes | None, claim: Claim) -> str:
         return "its key record cannot be read"
     if not tags.get(b"p"):
         return "its key was revoked"
-    return _restriction(tags, claim) or _weakness(record)
+    return _restriction(tags, algorithm) or _weakness(record)
 
 
-def _restriction(tags: Tags, claim: Claim) -> str:
+def _restriction(tags: Tags, algorithm: str) -> str:
     if b"y" in _list(tags, b"t"):
         return "its key is for testing (t=y)"
     if not {b"*", b"email"} & _list(tags, b"s", b"*"):
         return "its key is not for mail (s=)"
     if b"sha256" not in _list(tags, b"h", b"sha256"):
         return "its key is not for SHA-256 (h=)"
-    if not claim.algorithm.startswith(tags.get(b"k", b"rsa").decode("ascii", "replace") + "-"):
+    if not algorithm.startswith(tags.get(b"k", b"rsa").decode("ascii", "replace") + "-"):
         return "its key is of another kind (k=)"
     return ""
 
@@ -113,10 +140,16 @@ def _list(tags: Tags, name: bytes, default: bytes = b"") -> set[bytes]:
 
 def _weakness(record: bytes) -> str:
     try:
-        _, bits, kind, _ = dkim.evaluate_pk(b"", record)
+        key, bits, kind, _ = dkim.evaluate_pk(b"", record)
     except Exception:  # noqa: BLE001 - dkimpy raises many things over a key that is none
         return "its key cannot be read"
-    return f"its key is too weak ({bits} bits)" if kind == b"rsa" and bits < _FEWEST_BITS else ""
+    if kind != b"rsa":
+        return ""
+    if bits < _FEWEST_BITS:
+        return f"its key is too weak ({bits} bits)"
+    if bits > _MOST_BITS or key["publicExponent"] > _LARGEST_EXPONENT:
+        return "its key takes too long to compute with"
+    return ""
 
 
 def _answers(keys: Keys) -> Any:
@@ -158,4 +191,10 @@ class _Dkim(_ByDigest, dkim.DKIM):  # type: ignore[misc]
 
 
 class _Arc(_ByDigest, dkim.ARC):  # type: ignore[misc]
-    pass
+    """`of_message`: whether the message signature of the set is looked at, which counts in the newest set alone."""
+
+    of_message = True
+
+    def verify_sig(self, sig: dict[bytes, bytes], *rest: Any) -> Any:
+        """dkimpy's step for each signature: a message signature has bh=, a seal has not."""
+        return super().verify_sig(sig, *rest) if self.of_message or b"bh" not in sig else False

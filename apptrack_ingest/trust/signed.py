@@ -8,9 +8,10 @@ import base64
 import binascii
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from apptrack_ingest.trust.covering import Present, exposed_content, present_in, uncovered_ids
 from apptrack_ingest.trust.names import domain_name, plain
 from apptrack_ingest.trust.tags import Tags, read_tags
 
@@ -23,11 +24,12 @@ _MAX_BLOCK = 256 * 1024
 _MAX_FIELDS = 1000
 _MAX_SIGNATURE = 8 * 1024
 _MAX_LINES = 10_000
+# Names in h=: dkimpy goes through the whole header block for each.
+_MAX_SIGNED_NAMES = 100
 # dkimpy's regular expressions take time in the square of such a run.
 _LONG_RUN = re.compile(rb"\s{200}")
 
 _FIELD = re.compile(rb"([!-9;-~]+):")
-_IDS = b"x-itrackid"
 _ALGORITHMS = (b"rsa-sha256", b"ed25519-sha256")
 _CANONICAL = (b"simple", b"relaxed")
 _INSTANCE = re.compile(rb"\s*i\s*=\s*([1-9][0-9]?)\s*;", re.IGNORECASE)
@@ -51,7 +53,8 @@ class Head:
 class Claim:
     """One signature over headers and body (DKIM-Signature, or ARC-Message-Signature) as it presents itself.
 
-    `problem` says why it cannot count, whatever the key; `uncovered` names the X-iTrackID headers it does not cover;
+    `problem` says why it cannot count, whatever the key; `uncovered` names the X-iTrackID headers it does not cover,
+    `exposed` those headers a mail is read by of which it leaves more open than it may (see `covering`);
     `body` is the form ("simple", "relaxed") in which the body has the digest `body_digest`.
     """
 
@@ -62,7 +65,12 @@ class Claim:
     body: str = "simple"
     body_digest: bytes = b""
     uncovered: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
     problem: str = ""
+
+    def gaps(self, unsigned_ids: bool) -> tuple[str, ...]:
+        """The headers that it should cover and does not; with `unsigned_ids` the X-iTrackID headers need not be."""
+        return self.exposed if unsigned_ids else (*self.uncovered, *self.exposed)
 
     @property
     def key_name(self) -> str:
@@ -76,12 +84,13 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Chain:
     """The ARC sets of a mail: the newest seal's domain, the newest message signature, the newest results' value, the
-    names of all keys needed, or what is wrong with its structure."""
+    names of the keys needed for the newest set and for the older seals, or what is wrong with its structure."""
 
     sealer: str
     message: Claim
     results: bytes = b""
     key_names: tuple[str, ...] = ()
+    older_key_names: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -135,16 +144,27 @@ def _take_line(fields: list[tuple[bytes, list[bytes]]], line: bytes, *, first: b
 def dkim_claims(head: Head, now: float) -> list[Claim]:
     """The mail's DKIM signatures, topmost first, no more than `MAX_SIGNATURES`; `now` in epoch seconds."""
     values = head.values(b"dkim-signature")[:MAX_SIGNATURES]
-    return [_claim(head, index, value, now, dkim=True) for index, value in enumerate(values)]
+    present = present_in(head.fields)
+    return [_claim(present, index, value, now, dkim=True) for index, value in enumerate(values)]
 
 
-def _claim(head: Head, index: int, value: bytes, now: float, *, dkim: bool) -> Claim:
+def has_unread(head: Head, claims: Collection[Claim]) -> bool:
+    """Whether there are signatures beside the `claims`, or among them some of which we cannot say whose they are.
+
+    A verifier elsewhere may have read, and passed, one of those.
+    """
+    more = len(head.values(b"dkim-signature")) > len(claims)
+    return more or not all(claim.domain and claim.selector for claim in claims)
+
+
+def _claim(present: Mapping[bytes, Present], index: int, value: bytes, now: float, *, dkim: bool) -> Claim:
     tags = None if _is_excessive(value) else read_tags(value)
     if tags is None:
         return Claim(index, "", "", problem="it cannot be read")
     domain, selector = _name(tags, b"d"), _name(tags, b"s")
     if not domain or not selector:
         return Claim(index, domain or "", selector or "", problem="its d= or s= is no name")
+    signed = Counter(_signed_names(tags))
     return Claim(
         index,
         domain,
@@ -152,8 +172,9 @@ def _claim(head: Head, index: int, value: bytes, now: float, *, dkim: bool) -> C
         algorithm=tags.get(b"a", b"").decode("ascii", "replace"),
         body=body_form(tags, b"simple" if dkim else b"relaxed/relaxed"),
         body_digest=body_hash(tags),
-        uncovered=_uncovered(head.fields, _signed_names(tags)),
-        problem=_problem(tags, now, dkim=dkim),
+        uncovered=uncovered_ids(present, signed),
+        exposed=exposed_content(present, signed),
+        problem=_problem(tags, signed, now, dkim=dkim),
     )
 
 
@@ -183,18 +204,7 @@ def _signed_names(tags: Tags) -> list[bytes]:
     return [name.strip().lower() for name in tags.get(b"h", b"").split(b":")]
 
 
-def _uncovered(fields: Fields, signed: Sequence[bytes]) -> tuple[str, ...]:
-    """The X-iTrackID headers that h= names less often than they are there: one of them could be anybody's.
-
-    RFC 6376, section 5.4.2: instances are signed from the bottom up, so that one added on top escapes.
-    """
-    ids = {name.lower(): plain(name.decode("ascii")) for name, _ in fields if name.lower().startswith(_IDS)}
-    present = Counter(name.lower() for name, _ in fields)
-    covered = Counter(signed)
-    return tuple(shown for name, shown in ids.items() if covered[name] < present[name])
-
-
-def _problem(tags: Tags, now: float, *, dkim: bool) -> str:
+def _problem(tags: Tags, signed: Counter[bytes], now: float, *, dkim: bool) -> str:
     """Why a signature cannot count whatever its key says (RFC 6376, section 6.1.1; RFC 8301, section 3.1)."""
     if dkim and tags.get(b"v") != b"1":
         return "its version is unknown"
@@ -204,7 +214,9 @@ def _problem(tags: Tags, now: float, *, dkim: bool) -> str:
         return "it covers only a part of the body (l=)"
     if b"x" in tags and not now <= _seconds(tags[b"x"]):
         return "it has expired"
-    if b"from" not in _signed_names(tags):
+    if signed.total() > _MAX_SIGNED_NAMES:
+        return f"it names more than {_MAX_SIGNED_NAMES} headers"
+    if b"from" not in signed:
         return "it does not cover From"
     if _is_unknown_form(tags):
         return "its c= is unknown"
@@ -243,23 +255,25 @@ def _by_instance(values: Iterable[bytes]) -> dict[int, bytes]:
 
 
 def _chain(head: Head, sets: dict[bytes, dict[int, bytes]], newest: int, now: float) -> Chain:
-    seals = [read_tags(value) or {} for value in sets[b"arc-seal"].values()]
-    seal = read_tags(sets[b"arc-seal"][newest]) or {}
-    message = _claim(head, newest, sets[b"arc-message-signature"][newest], now, dkim=False)
-    keys = [f"{_name(tags, b's')}._domainkey.{_name(tags, b'd')}" for tags in seals]
+    seals = {number: read_tags(value) or {} for number, value in sets[b"arc-seal"].items()}
+    message = _claim(present_in(head.fields), newest, sets[b"arc-message-signature"][newest], now, dkim=False)
+    keys = {number: f"{_name(tags, b's')}._domainkey.{_name(tags, b'd')}" for number, tags in seals.items()}
     return Chain(
-        sealer=_name(seal, b"d") or "",
+        sealer=_name(seals[newest], b"d") or "",
         message=message,
         results=sets[b"arc-authentication-results"][newest],
-        key_names=(*dict.fromkeys((*keys, message.key_name)),),
+        key_names=(*dict.fromkeys((keys[newest], message.key_name)),),
+        older_key_names=(*dict.fromkeys(key for number, key in keys.items() if number != newest),),
         problem=message.problem,
     )
 
 
-def originals_cover(claims: Collection[Claim], domain: str) -> bool:
-    """Whether the domain signed the mail and every signature of its covers every X-iTrackID header.
+def originals_cover(claims: Collection[Claim], domain: str, *, unread: bool, unsigned_ids: bool = False) -> bool:
+    """Whether the domain signed the mail and every signature of its covers what it must (`Claim.gaps`).
 
-    Every one: a forwarder's "dkim=pass" does not tell which of them it means, and anybody can add one that fails.
+    Every one: a forwarder's "dkim=pass" does not tell which of them it means, and anybody can add one that fails. So
+    no where some are `unread` (see `has_unread`): one of those may be the domain's own, which the forwarder means, and
+    does not cover it. With `unsigned_ids` the domain's signature may be gone altogether.
     """
     own = [claim for claim in claims if claim.domain == domain]
-    return bool(own) and not any(claim.uncovered for claim in own)
+    return not unread and (bool(own) or unsigned_ids) and not any(claim.gaps(unsigned_ids) for claim in own)

@@ -6,7 +6,7 @@ from typing import Any
 
 import spf  # type: ignore[import-untyped]
 
-from apptrack_ingest.trust.dns import Resolver, TemporaryDns
+from apptrack_ingest.trust.dns import Resolver, TemporaryDns, is_busy
 from apptrack_ingest.trust.names import Address, domain_name, plain
 
 # Only told to people, so nobody waits long for it (RFC 7208, section 4.6.4, would allow 20 seconds).
@@ -33,9 +33,13 @@ class SpfResult:
 
 
 async def check(resolver: Resolver, address: Address, sender: str, helo: str) -> SpfResult | None:
-    """Whether the sender's domain (the HELO name for the null sender) lets this address send; None without a domain."""
+    """Whether the sender's domain (the HELO name for the null sender) lets this address send; None without a domain.
+
+    It decides nothing, so it is the first to give way where the resolver is busy: None before the first question,
+    "temperror" later.
+    """
     domain = domain_name(sender.rpartition("@")[2] if sender else helo)
-    if domain is None:
+    if domain is None or is_busy(resolver):
         return None
     local = sender.rpartition("@")[0] or "postmaster"
     try:
@@ -67,6 +71,8 @@ def _run(address: str, sender: str, helo: str, answers: dict[_Question, _Answer]
 
 
 async def _fetch(resolver: Resolver, name: str, kind: str) -> _Answer:
+    if is_busy(resolver):
+        return None
     try:
         match kind:
             case "TXT":

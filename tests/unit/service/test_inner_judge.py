@@ -30,7 +30,7 @@ def signed(key) -> bytes:
     names = {
         line.partition(b":")[0].lower() for line in mail.partition(b"\r\n\r\n")[0].split(b"\r\n") if line[:1].isalpha()
     }
-    covered = [b"from", *sorted(name for name in names if name.startswith(b"x-itrackid"))]
+    covered = [b"from", b"subject", *sorted(name for name in names if name.startswith(b"x-itrackid"))]
     return dkim.sign(mail, b"k1", b"idibu.com", key[0], include_headers=covered) + mail
 
 

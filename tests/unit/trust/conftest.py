@@ -57,6 +57,17 @@ class Signer:
         der = b"\x30\x81\x88\x02\x81\x80" + modulus + b"\x02\x03\x01\x00\x01"
         return b"v=DKIM1; k=rsa; p=" + base64.b64encode(der)
 
+    def slow_key(self, bits=2048, exponent=2**2000 + 1) -> bytes:
+        """A record of somebody's own choice of numbers."""
+
+        def integer(number: int) -> bytes:
+            octets = number.to_bytes(number.bit_length() // 8 + 1)
+            return b"\x02\x82" + len(octets).to_bytes(2) + octets
+
+        numbers = integer(2 ** (bits - 1) + 1) + integer(exponent)
+        der = b"\x30\x82" + len(numbers).to_bytes(2) + numbers
+        return b"v=DKIM1; k=rsa; p=" + base64.b64encode(der)
+
     def ed25519(self) -> bytes:
         return ed25519_key()[1]
 
@@ -162,7 +173,7 @@ class _HereVerifier:
     def __init__(self) -> None:
         self.works = []
 
-    async def check(self, work):
+    async def check(self, work, network=""):
         from apptrack_ingest.trust.signatures import verify
 
         self.works.append(work)

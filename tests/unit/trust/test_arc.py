@@ -151,6 +151,90 @@ async def test_a_made_up_signature_beside_the_real_one_does_not_cover_for_it(ben
     assert not (await bench.judge(raw, RULES)).trusted
 
 
+def confirmation(signer):
+    """A mail of idibu's to a stranger, signed without ids."""
+    mail = b"From: noreply@idibu.com\r\nTo: x@stranger.example\r\nSubject: Thanks\r\n\r\nThank you\r\n"
+    return signer.sign(mail, headers=[b"from", b"to", b"subject"])
+
+
+def made_up(signer, tags=b"s=k1;"):
+    """A signature that verifies nowhere and says that it covers everything."""
+    names = b":".join(signer.signed)
+    return b"DKIM-Signature: v=1; a=rsa-sha256; d=idibu.com; " + tags + b" bh=AAAA; b=AAAA; h=" + names + b"\r\n"
+
+
+def padded(genuine: bytes) -> bytes:
+    """Still verifies wherever blanks are no matter; we do not read it."""
+    at = genuine.index(b"; c=") + 1
+    return genuine[:at] + b" " * 250 + genuine[at:]
+
+
+@pytest.mark.parametrize("unsigned_ids", [False, True])
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda signer, genuine: made_up(signer) + padded(genuine),
+        lambda signer, genuine: made_up(signer) * 10 + genuine,
+        lambda signer, genuine: made_up(signer) + genuine.replace(b"s=k1;", b"s=k/1;"),
+    ],
+)
+async def test_a_signature_that_is_hidden_from_us_vouches_for_nothing(bench, signer, hide, unsigned_ids):
+    """The forwarder's "dkim=pass" is of the genuine signature, under which anybody may have put an id."""
+    forged = hide(signer, b"X-iTrackID: 33139609\r\n" + confirmation(signer))
+    raw = signer.seal(forged, b"dkim=pass header.d=idibu.com", headers=[b"from", b"to", b"subject", b"x-itrackid"])
+    verdict = await bench.judge(raw, Rules(**ALL, unsigned_ids=unsigned_ids))
+    assert (verdict.trusted, verdict.rule) == (False, Rule.NONE)
+    assert "or cannot be told from others" in verdict.note
+    assert bench.verifier.works == [] or not any(work.chain for work in bench.verifier.works)
+
+
+async def test_content_that_the_sender_did_not_sign(bench, signer):
+    """Somebody puts a second Subject on top of a mail of idibu's, and the forwarder seals both."""
+    forged = b"Subject: other\r\n" + signer.sign()
+    raw = signer.seal(forged, b"dkim=pass header.d=idibu.com", headers=[*signer.signed, b"subject"])
+    assert "the sender's own signature does not cover" in (await bench.judge(raw, RULES)).note
+
+
+@pytest.mark.parametrize("top", [b"Subject: other\r\n", b"Content-Type: text/html\r\n" * 2])
+async def test_content_on_top_of_a_sealed_mail(bench, signer, top):
+    verdict = await bench.judge(top + forwarded(signer), RULES)
+    assert not verdict.trusted
+    assert f"its signature does not cover every {top.split(b':')[0].decode()}" in verdict.note
+
+
+async def test_who_has_not_the_forwarder_s_seal_has_no_other_seal_looked_at(bench, signer):
+    raw = signer.seal(forwarded(signer), PASSED + b"; arc=pass", domain=b"second.example", key="arc2")
+    rules = Rules(dkim=frozenset({"idibu.com"}), arc=frozenset({"second.example"}))
+    bench.nameserver.zone["arc._domainkey.second.example"] = {"TXT": [signer.key("other")]}
+    assert not (await bench.judge(raw, rules)).trusted
+    assert ("arc._domainkey.forwarder.example", "TXT") not in bench.nameserver.queries
+    bench.nameserver.zone["arc._domainkey.second.example"] = {"TXT": [signer.key("arc2")]}
+
+
+async def test_an_older_seal_s_key_that_does_not_answer(bench, signer):
+    raw = signer.seal(forwarded(signer), PASSED + b"; arc=pass", domain=b"second.example", key="arc2")
+    rules = Rules(dkim=frozenset({"idibu.com"}), arc=frozenset({"second.example"}))
+    bench.nameserver.zone["arc._domainkey.forwarder.example"] = Trouble.SERVFAIL
+    assert (await bench.judge(raw, rules)).rule is Rule.UNDECIDED
+    del bench.nameserver.zone["arc._domainkey.forwarder.example"]
+    verdict = await bench.judge(raw, rules)
+    assert verdict.rule is Rule.NONE
+    assert "its key is not in DNS" in verdict.note
+
+
+async def test_an_older_seal_s_key_made_to_be_slow(bench, signer):
+    raw = signer.seal(forwarded(signer), PASSED + b"; arc=pass", domain=b"second.example", key="arc2")
+    rules = Rules(dkim=frozenset({"idibu.com"}), arc=frozenset({"second.example"}))
+    bench.nameserver.zone["arc._domainkey.forwarder.example"] = {"TXT": [signer.slow_key()]}
+    assert "takes too long to compute with" in (await bench.judge(raw, rules)).note
+
+
+async def test_a_chain_that_cannot_count_is_not_looked_at(bench, signer):
+    for raw in (forwarded(signer, b"spf=none"), forwarded(signer, b"dkim=pass header.d=idibu.com", headers=[b"from"])):
+        await bench.judge(raw, RULES)
+    assert ("arc._domainkey.forwarder.example", "TXT") not in bench.nameserver.queries
+
+
 async def test_no_original_signature_left(bench, signer):
     raw = signer.seal(signer.mail, b"dkim=pass header.d=idibu.com")
     assert not (await bench.judge(raw, RULES)).trusted
@@ -163,7 +247,7 @@ async def test_keys_that_do_not_answer_and_keys_that_are_gone(bench, signer):
     del zone["arc._domainkey.forwarder.example"]
     verdict = await bench.judge(forwarded(signer), RULES)
     assert verdict.rule is Rule.NONE
-    assert "its key is gone" in verdict.note
+    assert "its key is not in DNS" in verdict.note
 
 
 async def test_a_key_that_does_not_answer_does_not_matter_where_the_forwarder_says_nothing(bench, signer):

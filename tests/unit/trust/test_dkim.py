@@ -6,6 +6,7 @@ import pytest
 from names import Trouble
 
 from apptrack_ingest.trust import Rule, Rules
+from apptrack_ingest.trust.signatures import Checked
 
 IDIBU = Rules(dkim=frozenset({"idibu.com"}))
 
@@ -65,7 +66,7 @@ async def test_bare_line_feeds_are_read_as_lines(bench, signer):
         (b"X-iTrackID: 3", b"X-iTrackID-Reference: forged\r\nX-iTrackID: 3", "does not cover X-iTrackID-Reference"),
         (b"X-iTrackID: 3", b"X-iTrackID-Reference : forged\r\nX-iTrackID: 3", "a line that is no header"),
         (b"Subject: App", b"Subject: A\rX-iTrackID-Team: x", "a bare CR"),
-        (b"From: Jane", b"From: evil@example.net\r\nFrom: Jane", "signed headers were changed"),
+        (b"From: Jane", b"From: evil@example.net\r\nFrom: Jane", "does not cover every From"),
         (b"X-iTrackID: 33139609", b"X-iTrackID:\r\nFrom x\r\n 33139609", "a line that is no header"),
     ],
 )
@@ -86,11 +87,73 @@ async def test_headers_not_covered_are_named_and_can_be_allowed(bench, signer):
     verdict = judgement.verdicts["acme"]
     _assert_no(verdict, "the signature does not cover X-iTrackID-ClientID, X-iTrackID-Title")
     assert judgement.evidence == (
+        "DKIM d=idibu.com s=k1: fails (the signature does not cover X-iTrackID-ClientID, X-iTrackID-Title)",
+    )
+    assert bench.verifier.works == []  # it could not count, so nobody computes
+    assert bench.nameserver.queries == []
+    unsigned = Rules(dkim=frozenset({"idibu.com"}), unsigned_ids=True)
+    judgement = await bench.judge_all(raw, {"acme": [unsigned], "beta": [IDIBU]})
+    assert "unsigned_ids" in judgement.verdicts["acme"].note
+    assert judgement.verdicts["acme"].trusted
+    _assert_no(judgement.verdicts["beta"], "the signature does not cover X-iTrackID-ClientID, X-iTrackID-Title")
+    assert judgement.evidence == (
         "DKIM d=idibu.com s=k1: passes, but does not cover X-iTrackID-ClientID, X-iTrackID-Title",
     )
-    allowed = await bench.judge(raw, Rules(dkim=frozenset({"idibu.com"}), unsigned_ids=True))
-    assert allowed.trusted
-    assert "unsigned_ids" in allowed.note
+
+
+MIME = b"MIME-Version: 1.0\r\nContent-Type: text/plain\r\nReply-To: jane@example.org\r\n"
+
+
+@pytest.mark.parametrize("unsigned_ids", [False, True])
+@pytest.mark.parametrize(
+    "top",
+    [b"Subject: other\r\n", b"subject:\r\n", b"From: x@evil.example\r\n", b"Reply-To: x@evil.example\r\n",
+     b'Content-Type: multipart/mixed; boundary="x"\r\n', b"content-type: text/html\r\n", b"MIME-Version: 1.0\r\n",
+     *(b"Content-%s: x\r\n" % name * 2 for name in (b"Transfer-Encoding", b"Disposition", b"ID", b"Description",
+                                                    b"Location"))],
+)  # fmt: skip
+async def test_a_signed_mail_with_other_content_on_top(bench, signer, top, unsigned_ids):
+    """Sent again by somebody who has a copy: the signature verifies, and the reader would see what he put on top."""
+    rules = Rules(dkim=frozenset({"idibu.com"}), unsigned_ids=unsigned_ids)
+    for signed in (signer.signed, [*signer.signed, b"mime-version", b"content-type", b"reply-to"]):
+        raw = signer.sign_by_hand(MIME + signer.mail, headers=signed)
+        assert (await bench.judge(raw, rules)).trusted  # one that is not signed is common
+        verdict = await bench.judge(top + raw, rules)
+        _assert_no(verdict)
+        assert f"does not cover every {top.split(b':')[0].decode()}".lower() in verdict.note.lower()
+
+
+async def test_two_of_a_header_both_signed(bench, signer):
+    mail = b"Content-Type: text/plain\r\n" * 2 + signer.mail
+    _assert_no(await bench.judge(signer.sign(mail), IDIBU), "every Content-Type")
+    assert (await bench.judge(signer.sign(mail, headers=[*signer.signed, *[b"content-type"] * 2]), IDIBU)).trusted
+
+
+async def test_the_subject_must_be_covered_where_there_is_one(bench, signer):
+    headers = [b"from", *signer.ids]
+    _assert_no(await bench.judge(signer.sign(headers=headers), IDIBU), "does not cover Subject")
+    at = signer.mail.index(b"Subject"), signer.mail.index(b"Date")
+    without = signer.mail[: at[0]] + signer.mail[at[1] :]
+    assert (await bench.judge(signer.sign(without, headers=headers), IDIBU)).trusted
+    _assert_no(await bench.judge(b"Subject: x\r\n" + signer.sign(without, headers=headers), IDIBU), "cover Subject")
+
+
+async def test_names_without_end_do_not_count(bench, signer):
+    names = [b"n%d" % number for number in range(94)]
+    assert (await bench.judge(signer.sign_by_hand(headers=[*signer.signed, *names]), IDIBU)).trusted
+    more = signer.sign_by_hand(headers=[*signer.signed, *names, b"one-more"])
+    _assert_no(await bench.judge(more, IDIBU), "names more than 100 headers")
+
+
+async def test_a_check_broken_off_is_no_verdict(bench, signer):
+    class Broken:
+        async def check(self, work, network=""):
+            return Checked({}, unfinished="checking it was broken off")
+
+    bench.verifier = Broken()
+    verdict = await bench.judge(signer.sign(), IDIBU)
+    assert (verdict.trusted, verdict.rule) == (False, Rule.UNDECIDED)
+    assert verdict.note == "DKIM d=idibu.com s=k1: cannot be told (checking it was broken off)"
 
 
 async def test_oversigned_headers_forbid_one_more(bench, signer):
@@ -196,6 +259,18 @@ async def test_a_key_of_another_kind(bench, signer):
 async def test_a_weak_key(bench, signer):
     bench.nameserver.zone["k1._domainkey.idibu.com"] = {"TXT": [signer.weak_key()]}
     _assert_no(await bench.judge(signer.sign(), IDIBU), "too weak (1023 bits)")
+
+
+@pytest.mark.parametrize("numbers", [{"exponent": 2**32 + 1}, {"bits": 4097, "exponent": 65537}])
+async def test_a_key_made_to_be_slow(bench, signer, numbers):
+    bench.nameserver.zone["k1._domainkey.idibu.com"] = {"TXT": [signer.slow_key(**numbers)]}
+    _assert_no(await bench.judge(signer.sign(), IDIBU), "takes too long to compute with")
+
+
+@pytest.mark.parametrize("numbers", [{"exponent": 2**32 - 1}, {"bits": 4096, "exponent": 65537}])
+async def test_a_key_just_not_too_slow(bench, signer, numbers):
+    bench.nameserver.zone["k1._domainkey.idibu.com"] = {"TXT": [signer.slow_key(**numbers)]}
+    _assert_no(await bench.judge(signer.sign(), IDIBU), "another key signed it")
 
 
 async def test_another_key(bench, signer):

@@ -1,5 +1,7 @@
 """DNS answers over real sockets: what there is, what there is not, what cannot be had now, and strangers' names."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,34 @@ async def test_strangers_names(resolver, name):
     assert await resolver.addresses(name, 4) == []
     assert await resolver.mx(name) == []
     assert await resolver.pointers(name) == []
+
+
+async def _settled(nameserver) -> int:
+    """How many questions came, once no more do; each has been asked for long before a silent server is given up."""
+    seen = -1
+    while seen != len(nameserver.queries):
+        seen = len(nameserver.queries)
+        await asyncio.sleep(0.1)
+    return seen
+
+
+async def test_no_more_questions_than_places_are_under_way(nameserver):
+    nameserver.zone |= {f"s{number}.idibu.com": Trouble.SILENT for number in range(100)}
+    resolver = DnsResolver([nameserver.address], timeout=60)
+    asking = [asyncio.create_task(resolver.txt(f"s{number}.idibu.com")) for number in range(100)]
+    try:
+        await _settled(nameserver)
+        assert len(set(nameserver.queries)) == 64
+        assert resolver.busy
+        asking[0].cancel()
+        await _settled(nameserver)
+        assert len(set(nameserver.queries)) == 65
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    assert not resolver.busy
+    assert await resolver.txt("nothing.idibu.com") == []
 
 
 async def test_nobody_there():

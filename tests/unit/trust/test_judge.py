@@ -76,6 +76,13 @@ def tokens(**words):
             Rule.NONE,
             "not listed",
         ),
+        (  # a name of the certificate's own choice is no fingerprint
+            Rules(client_certificates=frozenset({"AB" * 32})),
+            {"certificate": Certificate("cd" * 32, ("ab" * 32,))},
+            False,
+            Rule.NONE,
+            "not listed",
+        ),
         (Rules(tokens=(Token(digest_of(TOKEN)),)), tokens(), True, Rule.TOKEN, "valid token"),
         (Rules(tokens=(Token(digest_of(TOKEN).upper()),)), tokens(words=["x", TOKEN.upper()]), True, Rule.TOKEN, ""),
         (Rules(tokens=(Token(digest_of("other")), Token(digest_of(TOKEN), 2e10))), tokens(), True, Rule.TOKEN, ""),

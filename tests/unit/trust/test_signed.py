@@ -57,7 +57,7 @@ def test_signatures_that_cannot_be_read(value):
 
 
 def test_a_domain_without_signatures_covers_nothing():
-    assert not originals_cover([], "idibu.com")
+    assert not originals_cover([], "idibu.com", unread=False)
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=20), max_size=40).map(b"".join))
@@ -93,6 +93,10 @@ def test_dkimpy_is_not_heard(signer, caplog):
         b"X-iTrackID-" + b"x" * 200_000 + b": 1\r\nDKIM-Signature: v=1; d=idibu.com; s=k1; h=from\r\n",
         b"ARC-Seal: i=1; " + b"i=" * 3000 + b"\r\n",
         b"A:\r\n" * 9_999,
+        b"".join(b"DKIM-Signature: " + b";".join(b"t%d=" % tag for tag in range(1500)) + b"\r\n" for _ in range(10)),
+        (b"DKIM-Signature: v=1; a=rsa-sha256; d=idibu.com; s=k1; bh=AAAA; b=AQEB; h=from:"
+         + b":".join(b"n%d" % number for number in range(99)) + b"\r\n") * 10
+        + b"".join(b"zz%d: y\r\n" % number for number in range(980)),
     ],
 )  # fmt: skip
 def test_made_to_be_slow(block):
@@ -105,9 +109,9 @@ def test_made_to_be_slow(block):
         work = Work(head.fields, claims, chain, {"simple": b"\0\0\0", "relaxed": b"\0\0\0"}, keys)
         return time.thread_time() - started, work
 
-    # The best of three: what a busy machine adds is no slowness of ours. The first is done in the event loop's thread.
+    # The best of three: what a busy machine adds is no slowness of ours. The first is done in a thread.
     reading, work = min((read() for _ in range(3)), key=lambda one: one[0])
-    assert reading < 0.1
+    assert reading < 0.06
     started = time.thread_time()
     verify(work)
-    assert time.thread_time() - started < 1.5
+    assert time.thread_time() - started < 0.7  # below what a child is allowed

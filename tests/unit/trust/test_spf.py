@@ -1,5 +1,6 @@
 """SPF is told as evidence, decides nothing, and asks no more than it may."""
 
+import asyncio
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -128,3 +129,30 @@ async def test_nothing_to_say_of_our_own_network_or_relay(bench, signer, address
     )
     assert judgement.evidence == ()
     assert bench.nameserver.queries == []
+
+
+async def test_spf_gives_way_where_dns_is_busy(nameserver):
+    """Half of the places are for what decides: the keys of signatures, the names of peers."""
+    nameserver.zone |= {f"s{number}.idibu.com": Trouble.SILENT for number in range(32)}
+    nameserver.zone["idibu.com"] = {"TXT": [b"v=spf1 ip4:193.0.14.0/24 -all"]}
+    resolver = DnsResolver([nameserver.address], timeout=60)
+    assert await result(resolver) is not None
+    asking = [asyncio.create_task(resolver.txt(f"s{number}.idibu.com")) for number in range(32)]
+    try:
+        async with asyncio.timeout(30):
+            while not resolver.busy:
+                await asyncio.sleep(0)
+        assert await result(resolver) is None
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    assert await result(resolver) is not None
+
+
+async def test_spf_gives_way_on_its_way(nameserver, resolver, monkeypatch):
+    nameserver.zone["idibu.com"] = {"TXT": [b"v=spf1 a:mx.idibu.com -all"]}
+    answers = iter([False, False, True])
+    monkeypatch.setattr(spf, "is_busy", lambda _: next(answers))
+    assert str(await result(resolver)) == "SPF for mail from idibu.com: temperror"
+    assert nameserver.queries == [("idibu.com", "TXT")]
