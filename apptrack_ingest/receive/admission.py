@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
-from apptrack_ingest import logs
 from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.dialogue import LINGER
 from apptrack_ingest.receive.entry import Entry
@@ -20,8 +19,6 @@ from apptrack_ingest.trust import Connection
 HANDSHAKE_TIMEOUT: Final = 30.0
 """Seconds that a TLS handshake may take."""
 
-log = logs.get("receive")
-
 
 class Admission(asyncio.BufferedProtocol):
     """One connection before its session. Nothing is read beyond the PROXY header: what follows is the session's, or a
@@ -32,6 +29,7 @@ class Admission(asyncio.BufferedProtocol):
         self._entry = entry
         self._loop = loop
         self._address = ""
+        self._anonymous = False
         self._header = ProxyHeader()
         self._buffer = bytearray()
         self._refused = False
@@ -46,12 +44,20 @@ class Admission(asyncio.BufferedProtocol):
         self._transport = transport
         self._address = _address(transport.get_extra_info("peername"))
         self._host.joined(self)
-        if not self._entry.proxy_from:
+        if self._host.draining:
+            self._refuse(policy.SHUTTING_DOWN)
+        elif not self._entry.proxy_from:
             self._let_in(self._address)
         elif _listed(self._address, self._entry.proxy_from):
             self._timer = self._loop.call_later(self._entry.proxy_timeout, self._refuse, policy.PROXY_REQUIRED)
         else:
-            self._refuse(policy.PROXY_REQUIRED)
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Not of those who may come in here at all: counted like any other peer, and not waited for."""
+        met = self._host.admit(self, self._address)
+        self._refuse(policy.PROXY_REQUIRED if met is None else policy.TOO_MANY_CONNECTIONS, met)
+        self._transport.close()
 
     def get_buffer(self, sizehint: int) -> bytearray:
         """Room for as many bytes as may be read now."""
@@ -69,6 +75,7 @@ class Admission(asyncio.BufferedProtocol):
             return
         if self._header.wanted == 0:
             self._stop_timer()
+            self._anonymous = self._header.client is None
             self._let_in(_plain(self._header.client) if self._header.client else self._address)
 
     def eof_received(self) -> bool | None:
@@ -104,7 +111,7 @@ class Admission(asyncio.BufferedProtocol):
         self._address = address
         if self._host.draining:
             self._refuse(policy.SHUTTING_DOWN)
-        elif (met := self._host.admit(self, address)) is not None:
+        elif (met := self._host.admit(self, "" if self._anonymous else address)) is not None:
             self._refuse(policy.TOO_MANY_CONNECTIONS, met)
         elif self._entry.tls == "implicit":
             # Not one byte of the handshake may come to us; start_tls goes on with the reading.
@@ -116,7 +123,7 @@ class Admission(asyncio.BufferedProtocol):
             session.connection_made(self._transport)
 
     def _session(self) -> Session:
-        session = Session(self._host, self._entry, self._address, self._loop)
+        session = Session(self._host, self._entry, self._address, self._loop, anonymous=self._anonymous)
         self._host.became(self, session)
         return session
 
@@ -131,12 +138,12 @@ class Admission(asyncio.BufferedProtocol):
         if self._entry.tls != "implicit":
             self._transport.write(reply.render().encode() + b"\r\n")
             self._host.reception.hooks.reply(str(reply.code))
-        if reply is policy.TOO_MANY_CONNECTIONS:
-            # To linger would hold the very connections that there are too many of.
-            self._transport.close()
-            return
         with contextlib.suppress(OSError):
             self._transport.write_eof()
+        if reply is policy.TOO_MANY_CONNECTIONS or self._host.draining:
+            # To linger would hold the very connections that there are too many of, or the end up.
+            self._transport.close()
+            return
         self._timer = self._loop.call_later(LINGER, self._transport.abort)
 
     def _stop_timer(self) -> None:
@@ -151,8 +158,7 @@ class Admission(asyncio.BufferedProtocol):
         try:
             transport = await self._encrypted(inner)
         except OSError as error:
-            # Nobody's fault of ours, and common: port scans, plain SMTP, clients that do not like the certificate.
-            log.info("tls handshake failed", peer=self._address, error=type(error).__name__)
+            self._host.reception.handshake_failed(error, self._address)
         finally:
             if transport is None or inner.lost:
                 self.abort()

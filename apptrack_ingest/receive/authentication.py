@@ -7,7 +7,8 @@ from typing import Final
 
 from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.policy import Reply
-from apptrack_ingest.receive.users import Users
+from apptrack_ingest.receive.rates import Doorkeeper
+from apptrack_ingest.receive.users import TooBusy, Users
 
 Ask = Callable[[str], Awaitable[bytes]]
 """Sends a challenge (base64, or "") and returns the line that answers it, without its end; raises Refused."""
@@ -36,12 +37,15 @@ class Credentials:
 
 
 class Authentication:
-    """AUTH in one session. `user` is who proved to be who they are; None: nobody yet."""
+    """AUTH in one session. `user` is who proved to be who they are; None: nobody yet. `doorkeeper` counts the wrong
+    passwords of the network of `peer`."""
 
-    def __init__(self, users: Users, ask: Ask) -> None:
+    def __init__(self, users: Users, ask: Ask, doorkeeper: Doorkeeper | None, peer: str) -> None:
         self.user: str | None = None
         self._users = users
         self._ask = ask
+        self._doorkeeper = doorkeeper
+        self._peer = peer
         self._wrong = 0
 
     async def attempt(self, arg: str) -> Reply:
@@ -56,10 +60,23 @@ class Authentication:
         return policy.TOO_MANY_LOGINS if self._wrong >= WRONG_AT_MOST else reply
 
     async def _checked(self, claimed: Credentials) -> Reply:
-        if not await self._users.check(claimed.user, claimed.password):
+        # Counted before it is looked at, and taken back after: else many sessions could guess at the same time.
+        if self._doorkeeper is not None and self._doorkeeper.login(self._peer) is not None:
+            return policy.TOO_MANY_LOGINS
+        try:
+            right = await self._users.check(claimed.user, claimed.password)
+        except TooBusy:
+            self._not_wrong()
+            return policy.AUTH_BUSY
+        if not right:
             return policy.WRONG_CREDENTIALS
+        self._not_wrong()
         self.user = claimed.user
         return policy.AUTHENTICATED
+
+    def _not_wrong(self) -> None:
+        if self._doorkeeper is not None:
+            self._doorkeeper.not_wrong(self._peer)
 
 
 async def credentials(arg: str, ask: Ask) -> Credentials:

@@ -1,13 +1,21 @@
-"""Keeps the bytes of all mails under way within one budget, so that many large mails at once cannot fill the memory."""
+"""Keeps the bytes of all mails under way within one budget, so that neither many mails nor one network can fill it."""
 
 import asyncio
+from collections import defaultdict
+from typing import Final
+
+# What the bytes of a mail count for, beside its network's own (a key of bytes).
+_ALL: Final = "all"
+_STRANGERS: Final = "strangers"
+_Part = str | bytes
 
 
 class Share:
     """One mail's part of the budget. Made by `Budget.share()`; `close()` gives all of it back, whatever happened."""
 
-    def __init__(self, budget: "Budget") -> None:
+    def __init__(self, budget: "Budget", parts: tuple[_Part, ...]) -> None:
         self._budget = budget
+        self.parts = parts
         self.held = 0
         self.place = 0
         """Among all that hold something, in the order they began to; of one that holds nothing, without meaning."""
@@ -35,38 +43,58 @@ class Share:
         self._budget._close(self)
 
 
-class Budget:
-    """The bytes in flight across all sessions: at most `limit` bytes, but for one mail.
+_Turn = asyncio.Future[None]
 
-    First come, first served. Where a mail is alone, and where every byte in use belongs to mails that wait themselves,
-    nobody could ever go on: then the one that began first does, over the budget, until it is through. So what is in use
-    stays below `limit` and one mail's size, no mail is too large for the budget, and no two mails can block each other.
+
+class Budget:
+    """The bytes in flight across all sessions: at most `limit` bytes, but for one mail. Of these all strangers together
+    hold at most `strangers_share` (0 to 1), and the strangers of one network `network_share`, but for one mail each.
+
+    A stranger's bytes count for its network, for all strangers, and for all; a listed peer's for all alone. First come,
+    first served; but whom only its own network's part keeps waiting lets other networks pass, and strangers never keep
+    a listed peer waiting in the queue.
+
+    Where a mail is alone, and where every byte in use belongs to mails that wait themselves, nobody could ever go on:
+    then the one that began first does, over the budget, until it is through. So what is in use stays below `limit` and
+    one mail's size, no mail is too large for the budget, and no two mails can block each other. (Where every holder of a
+    part waits, so does every holder of the parts within it: who is first in the one is first in the others.)
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, strangers_share: float = 1.0, network_share: float = 1.0) -> None:
         self.limit = limit
-        self.in_use = 0
+        self._shares = {_ALL: 1.0, _STRANGERS: strangers_share}
+        self._network_share = network_share
+        self._used: defaultdict[_Part, int] = defaultdict(int)
         self._began = 0
-        self._waiting: dict[asyncio.Future[None], tuple[Share, int]] = {}
+        self._waiting: dict[_Turn, tuple[Share, int]] = {}
+        # Parts in which somebody waits whom nobody may overtake.
+        self._queued: set[_Part] = set()
 
-    def configure(self, limit: int) -> None:
-        """Use another limit from now on (a reload)."""
+    @property
+    def in_use(self) -> int:
+        """Bytes held by all mails."""
+        return self._used.get(_ALL, 0)
+
+    def configure(self, limit: int, strangers_share: float = 1.0, network_share: float = 1.0) -> None:
+        """Use other bounds from now on (a reload)."""
         self.limit = limit
+        self._shares[_STRANGERS], self._network_share = strangers_share, network_share
         self._serve()
 
-    def share(self) -> Share:
-        """A part for one more mail, empty yet."""
-        return Share(self)
+    def share(self, network: bytes | None = None) -> Share:
+        """A part for one more mail, empty yet; `network` is a stranger's, None is a listed peer's."""
+        return Share(self, (_ALL,) if network is None else (network, _STRANGERS, _ALL))
 
     def _take(self, share: Share, count: int) -> bool:
-        alone = self.in_use == share.held
-        if not alone and (self._waiting or not self._fits(count)):
-            return False
+        for part in share.parts:
+            alone = self._used.get(part, 0) == share.held
+            if not alone and (part in self._queued or not self._fits(part, count)):
+                return False
         self._grant(share, count)
         return True
 
     async def _wait(self, share: Share, count: int, timeout: float) -> bool:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: _Turn = asyncio.get_running_loop().create_future()
         self._waiting[turn] = (share, count)
         self._serve()
         try:
@@ -90,40 +118,71 @@ class Budget:
     def _give_back(self, share: Share, count: int) -> None:
         if not 0 <= count <= share.held:
             raise ValueError("more given back than taken")
-        share.held -= count
-        self.in_use -= count
+        self._hold(share, -count)
         self._serve()
 
+    # --- the queue ------------------------------------------------------------------------------------------------
+
     def _serve(self) -> None:
-        """Let those who wait have what there is, in their order; the first who must wait on keeps those behind him."""
-        while self._waiting:
-            turn = next(iter(self._waiting))
-            if not self._fits(self._waiting[turn][1]):
-                break
-            self._call(turn)
-        if self._waiting and self._stuck():
-            self._call(min(self._waiting, key=self._seniority))
+        """Let those who wait have what there is, in their order."""
+        self._queued.clear()
+        if not self._waiting:
+            return
+        for turn in self._order():
+            share, count = self._waiting[turn]
+            full = next((part for part in share.parts if part in self._queued or not self._fits(part, count)), None)
+            if full is None:
+                self._call(turn)
+            else:
+                # For a stranger all that is in use is no reason to keep listed peers waiting behind it.
+                self._queued.add(_STRANGERS if full is _ALL and len(share.parts) > 1 else full)
+        while self._waiting and (blocked := self._blocked()) is not None:
+            self._call(blocked)
 
-    def _stuck(self) -> bool:
-        """Whether nobody holds anything but those who wait."""
-        return self.in_use == sum(share.held for share in {share for share, _ in self._waiting.values()})
+    def _order(self) -> list[_Turn]:
+        """Listed peers first, each kind in the order in which they came."""
+        return sorted(self._waiting, key=lambda turn: len(self._waiting[turn][0].parts))
 
-    def _seniority(self, turn: "asyncio.Future[None]") -> tuple[bool, int]:
+    def _blocked(self) -> _Turn | None:
+        """The first of those who wait for nobody but each other, if there are such."""
+        waits: defaultdict[_Part, int] = defaultdict(int)
+        for share in {share for share, _ in self._waiting.values()}:
+            for part in share.parts:
+                waits[part] += share.held
+        tried: set[_Part] = set()
+        for turn in sorted(self._waiting, key=self._seniority):
+            share, count = self._waiting[turn]
+            stuck = {part for part in share.parts if part not in tried and self._used.get(part, 0) == waits[part]}
+            if all(part in stuck or (part not in self._queued and self._fits(part, count)) for part in share.parts):
+                return turn
+            tried.update(share.parts)
+        return None
+
+    def _seniority(self, turn: _Turn) -> tuple[bool, int]:
         """Who holds something goes first: one that holds nothing yet would come on top of what is over already."""
         share, _ = self._waiting[turn]
-        return not share.held, share.place
+        return not share.held, share.place if share.held else 0
 
-    def _call(self, turn: "asyncio.Future[None]") -> None:
+    def _call(self, turn: _Turn) -> None:
         share, count = self._waiting.pop(turn)
         self._grant(share, count)
         turn.set_result(None)
 
-    def _fits(self, count: int) -> bool:
-        return self.in_use + count <= self.limit
+    # --- the books ------------------------------------------------------------------------------------------------
+
+    def _fits(self, part: _Part, count: int) -> bool:
+        share = self._network_share if isinstance(part, bytes) else self._shares[part]
+        return self._used.get(part, 0) + count <= int(self.limit * share)
 
     def _grant(self, share: Share, count: int) -> None:
         if not share.held:
             self._began += 1
             share.place = self._began
+        self._hold(share, count)
+
+    def _hold(self, share: Share, count: int) -> None:
         share.held += count
-        self.in_use += count
+        for part in share.parts:
+            self._used[part] += count
+            if not self._used[part]:
+                del self._used[part]

@@ -128,9 +128,18 @@ class Decider:
         verdicts = judgement.verdicts
         if any(verdict.rule is Rule.UNDECIDED for verdict in verdicts.values()):
             return Decision(policy.DNS_FAILED, judgement=judgement)
-        arrivals = tuple(_arrival(account, verdicts[account], seen) for account in accounts)
+        arrivals = self._kept(tuple(_arrival(account, verdicts[account], seen) for account in accounts), envelope)
         refusal, limit = self._refusal_of_untrusted(delivery, arrivals)
         return Decision(refusal, limit, arrivals, judgement)
+
+    def _kept(self, arrivals: tuple[Arrival, ...], envelope: Envelope) -> tuple[Arrival, ...]:
+        """Mail that all its accounts refuse is kept for postmaster, where it is for postmaster too, and for no account."""
+        if not self._for_postmaster(envelope) or not self._all_refuse(arrivals):
+            return arrivals
+        return (Arrival(None, None, False, arrivals[0].trust_note),)
+
+    def _all_refuse(self, arrivals: Sequence[Arrival]) -> bool:
+        return all(not arrival.trusted and arrival.account in self.trust.refusing for arrival in arrivals)
 
     def _refusal_of_untrusted(
         self, delivery: Delivery, arrivals: Sequence[Arrival]
@@ -138,8 +147,7 @@ class Decider:
         """Mail that no account believes is refused where all say so, and has tighter limits where it is held."""
         if any(arrival.trusted for arrival in arrivals):
             return None, None
-        postmaster = self._for_postmaster(delivery.envelope)
-        if not postmaster and all(arrival.account in self.trust.refusing for arrival in arrivals):
+        if self._all_refuse(arrivals) and not self._for_postmaster(delivery.envelope):
             return policy.UNTRUSTED, None
         size = len(delivery.content)
         if size > self.trust.untrusted_size:

@@ -66,8 +66,9 @@ class Dialogue(aiosmtpd.SMTP):
 
     async def handle_exception(self, error: Exception) -> str:
         """Unknown means temporary, and the cause is nobody's business (aiosmtpd answers 500 and tells it)."""
-        level = logging.INFO if isinstance(error, OSError | aiosmtpd.TLSSetupException) else logging.ERROR
-        log.log(level, "session error: %s", type(error).__name__)
+        if not isinstance(error, aiosmtpd.TLSSetupException):  # which is told, seldom enough, where it comes from
+            level = logging.INFO if isinstance(error, OSError) else logging.ERROR
+            log.log(level, "session error: %s", type(error).__name__)
         return policy.TRY_LATER.render()
 
     async def _say(self, reply: Reply, lines: str | None = None) -> None:

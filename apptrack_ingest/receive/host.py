@@ -48,5 +48,8 @@ class Host(Protocol):
     def left(self, connection: Connected) -> None:
         """It is gone."""
 
-    def deliver(self, delivery: Delivery, content: Callable[[], Awaitable[bytes]]) -> asyncio.Task[Reply]:
-        """Begin to deliver a mail, whose bytes `content` gives, in a task that outlives the session if need be."""
+    def deliver(
+        self, delivery: Delivery, content: Callable[[], Awaitable[bytes | None]], release: Callable[[], None]
+    ) -> asyncio.Task[Reply]:
+        """Begin to deliver a mail, whose bytes `content` gives (None: there is no room for them), in a task that outlives
+        the session if need be; `release` is called once when nothing holds these bytes any more."""

@@ -2,22 +2,27 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
-from apptrack_ingest.receive.budget import Budget
+from apptrack_ingest.receive.budget import Share
 from apptrack_ingest.receive.data import DataReader
+
+PACE: Final = 1024
+"""Bytes of a mail that must come within each `data_timeout`: who sends byte by byte holds all that came before."""
 
 
 class Incoming:
-    """Reads one mail of at most `limit` bytes within the `budget` of all.
+    """Reads one mail of at most `limit` bytes within its `share` of the budget of all.
 
     Where there is no room, `flow(False)` asks for no more bytes until there is, for at most `patience` seconds; after
     that the mail is read to its end and not kept (`no_room`). `flow(True)` lets the bytes come again.
     """
 
-    def __init__(self, limit: int, budget: Budget, patience: float, flow: Callable[[bool], None]) -> None:
+    def __init__(self, limit: int, share: Share, patience: float, flow: Callable[[bool], None]) -> None:
         self.reader = DataReader(limit)
         self.no_room = False
-        self._share = budget.share()
+        self._share = share
+        self._size_then = 0
         self._patience = patience
         self._flow = flow
         self._waiting: asyncio.Task[None] | None = None
@@ -31,8 +36,32 @@ class Incoming:
             self._account()
         return rest
 
+    def went_on(self) -> bool:
+        """Whether the peer sent PACE bytes since this last was so: then it is not idle. A few that may yet be the end are
+        none; nor does it count while the mail waits for room."""
+        if self._waiting is not None or self.reader.size - self._size_then < PACE:
+            return False
+        self._size_then = self.reader.size
+        return True
+
+    @property
+    def release(self) -> Callable[[], None]:
+        """What gives its part of the budget back once the mail is committed or refused; holds on to none of its bytes."""
+        return self._share.close
+
+    async def whole(self) -> bytes | None:
+        """All of a mail that came to its end, as soon as there is room for what of it was not accounted for yet (all of a
+        small one); None: there was none within `patience`."""
+        more = self.reader.held - self._share.held
+        if more < 0:
+            self._share.give_back(-more)
+        elif more and not await self._share.wait(more, self._patience):
+            self._give_up()
+            return None
+        return await self.reader.whole()
+
     def close(self) -> None:
-        """The mail is committed, refused or cut off: its part of the budget is free. May be called again."""
+        """The mail is cut off: its part of the budget is free. May be called again."""
         self._stop_waiting()
         self._share.close()
 
@@ -48,10 +77,13 @@ class Incoming:
         found = await self._share.wait(more, self._patience)
         self._waiting = None
         if not found:
-            self.no_room = True
-            self.reader.discard()
-            self._share.close()
+            self._give_up()
         self._flow(True)
+
+    def _give_up(self) -> None:
+        self.no_room = True
+        self.reader.discard()
+        self._share.close()
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -77,6 +78,7 @@ class Listener:
         self._tls = tls
         self._admitted: dict[Connected, str] = {}
         self._open: set[Connected] = set()
+        self._too_late: set[Connected] = set()
         own = [reply.filled(hostname=reception.hostname) for reply in (policy.GREETING, policy.HELLO)]
         self.replies: Mapping[str, Reply] = {reply.render(): reply for reply in (*policy.REPLIES.values(), *own)}
         self._servers: list[asyncio.Server] = []
@@ -107,12 +109,18 @@ class Listener:
         """How many connections are open."""
         return len(self._open)
 
-    def deliver(self, delivery: Delivery, content: Callable[[], Awaitable[bytes]]) -> asyncio.Task[Reply]:
-        """Begin to deliver a mail, whose bytes `content` gives, in a task of its own, which outlives the session if
-        need be."""
+    def deliver(
+        self, delivery: Delivery, content: Callable[[], Awaitable[bytes | None]], release: Callable[[], None]
+    ) -> asyncio.Task[Reply]:
+        """Begin to deliver a mail, whose bytes `content` gives (None: there is no room for them), in a task of its own,
+        which outlives the session if need be; `release` is called once when nothing holds these bytes any more."""
 
         async def received() -> Reply:
-            return await self.reception.receive(replace(delivery, content=await content()))
+            with ExitStack() as held:
+                held.callback(release)
+                found = await content()
+                complete = replace(delivery, content=found or b"", no_room=delivery.no_room or found is None)
+                return await self.reception.receive(complete, held)
 
         task = asyncio.get_running_loop().create_task(received())
         self._deliveries.add(task)
@@ -126,6 +134,8 @@ class Listener:
     def joined(self, connection: Connected) -> None:
         """A connection was made."""
         self._open.add(connection)
+        if self.draining:
+            self._too_late.add(connection)
         self.reception.hooks.session_opened()
 
     def admit(self, connection: Connected, address: str) -> Limit | None:
@@ -146,6 +156,7 @@ class Listener:
         """A connection is gone."""
         if connection in self._open:
             self._open.discard(connection)
+            self._too_late.discard(connection)
             self.reception.hooks.session_closed()
         address = self._admitted.pop(connection, None)
         if address is not None and self.reception.decider.doorkeeper is not None:
@@ -153,24 +164,28 @@ class Listener:
         self._notice_quiet()
 
     async def drain(self, timeout: float) -> int:
-        """Stop: no new connections, 421 4.3.2 to open sessions, but a mail under way is finished first.
+        """Stop: 421 4.3.2 to open sessions and to all who come now, but a mail under way is finished first.
 
-        After `timeout` seconds what is left is cut off; returns how many sessions that were.
+        After `timeout` seconds what is left is cut off; returns how many sessions that were. Who came too late is waited
+        for by nobody.
         """
         self.draining = True
-        for server in self._servers:
-            server.close()
-        for connection in tuple(self._open):
+        for connection in self._open - self._too_late:
             connection.drain()
         self._notice_quiet()
         try:
             await asyncio.wait_for(self._quiet.wait(), timeout)
         except TimeoutError:
             return self._cut_off()
+        finally:
+            for server in self._servers:
+                server.close()
+            for connection in tuple(self._too_late):
+                connection.drain()
         return 0
 
     def _cut_off(self) -> int:
-        left = tuple(self._open)
+        left = self._open - self._too_late
         for connection in left:
             connection.abort()
         return len(left)
@@ -180,5 +195,5 @@ class Listener:
         self._notice_quiet()
 
     def _notice_quiet(self) -> None:
-        if self.draining and not self._open and not self._deliveries:
+        if self.draining and not self._open - self._too_late and not self._deliveries:
             self._quiet.set()

@@ -60,6 +60,7 @@ RECIPIENT_FIRST: Final = Reply(503, "5.5.1", "Give an accepted recipient first (
 TLS_ACTIVE: Final = Reply(503, "5.5.1", "TLS is active already")
 UNKNOWN_MECHANISM: Final = Reply(504, "5.5.4", "Authentication mechanism not supported")
 TLS_REQUIRED: Final = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
+AUTH_BUSY: Final = Reply(454, "4.7.0", "Temporary authentication failure")
 AUTH_REQUIRED: Final = Reply(530, "5.7.0", "Authentication required")
 WRONG_CREDENTIALS: Final = Reply(535, "5.7.8", "Authentication credentials invalid")
 BAD_ADDRESS: Final = Reply(553, "5.1.3", "Malformed address")

@@ -15,6 +15,10 @@ log = logs.get("receive")
 ROOM_EVERY = 0.2
 """Seconds for which the disk's free room is believed without asking again."""
 
+UNTRUSTED_FLOORS = 2
+"""So many times `free_bytes` must stay free after untrusted mail: a stranger may fill the disk, but not down to where
+everybody else's mail is put off."""
+
 LOAD_PATIENCE = 30.0
 """Seconds to wait for the spool to tell its load."""
 
@@ -127,6 +131,9 @@ class Pressure:
 
     def untrusted_shortage(self, size: int = 0) -> Limit | None:
         """Whether there is too little room for one more message, of this many bytes, that is kept as untrusted."""
+        room = self._room_now()
+        if room is not None and room.free_bytes - size < UNTRUSTED_FLOORS * self._floors.free_bytes:
+            return Limit.DISK_BYTES
         return untrusted_shortage(self._floors, self.load, size)
 
     async def refresh(self) -> None:

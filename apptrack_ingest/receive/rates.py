@@ -37,6 +37,9 @@ class Limit(StrEnum):
     DISK_INODES = "disk-inodes"
     BACKLOG = "backlog"
     CREDENTIALS = "credentials"
+    AUTH_QUEUE = "auth-queue"
+    TLS_HANDSHAKE = "tls-handshake"
+    COMMIT_TIME = "commit-time"
     PROXY = "proxy"
 
 
@@ -46,7 +49,8 @@ class Caps:
 
     `connections` are all that are open at once; `strangers_share` is the part of them (0 to 1) that peers who are not
     listed may take together, so that slow strangers cannot shut out listed peers. All else is for each network of
-    strangers: the first `ipv4_width` or `ipv6_width` bits of an address. A rate of 0 lets nothing through.
+    strangers (wrong passwords: of listed peers too): the first `ipv4_width` or `ipv6_width` bits of an address. A rate of 0
+    lets nothing through.
     """
 
     connections: int = 1000
@@ -54,6 +58,7 @@ class Caps:
     new_connections_per_minute: int = 120
     messages_per_minute: int = 300
     untrusted_per_minute: int = 30
+    wrong_logins_per_minute: int = 10
     strangers_share: float = 0.8
     ipv4_width: int = 24
     ipv6_width: int = 64
@@ -65,6 +70,7 @@ class _What(Enum):
     CONNECTION = auto()
     MESSAGE = auto()
     UNTRUSTED = auto()
+    LOGIN = auto()
 
 
 _Rates = dict[_What, float]
@@ -154,6 +160,23 @@ class Doorkeeper:
         if self._exempt(peer) or self._use(_What.UNTRUSTED, self._network(peer), self._caps.untrusted_per_minute):
             return None
         return Limit.UNTRUSTED_RATE
+
+    def login(self, peer: str) -> Limit | None:
+        """Whether a password of this peer's may be looked at now (and that it is), else the limit that it met. Listed peers
+        are no exception: a password is guessed from anywhere."""
+        used = self._use(_What.LOGIN, self._network(peer), self._caps.wrong_logins_per_minute)
+        return None if used else Limit.CREDENTIALS
+
+    def not_wrong(self, peer: str) -> None:
+        """The password last looked at was right, or was not looked at after all: only wrong ones are counted."""
+        now = self._clock()
+        rates = self._rates_of(self._network(peer), now)
+        interval = WINDOW / max(self._caps.wrong_logins_per_minute, 1)
+        rates[_What.LOGIN] = max(rates.get(_What.LOGIN, now) - interval, now)
+
+    def network(self, peer: str) -> bytes | None:
+        """The network that a stranger counts for; None: a listed peer, who counts for none."""
+        return None if self._exempt(peer) else self._network(peer)
 
     def _stranger_met(self, network: bytes) -> Limit | None:
         caps = self._caps

@@ -5,6 +5,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -23,6 +24,9 @@ log = logging.getLogger("apptrack_ingest.receive")
 
 Put = Callable[[Message, Sequence[Arrival]], Awaitable[int]]
 """Puts a message with its applications into the spool; returns its id once COMMITTED, raises SpoolUnavailable."""
+
+NAMELESS = "not named by its balancer"
+"""Who a peer is in the log, where its address is not known."""
 
 
 def _ignore(*_: object) -> None:
@@ -80,8 +84,13 @@ class Reception:
         """Takes note that a peer was refused something by this reply, at this limit; returns the reply."""
         if limit is not None:
             self.hooks.limited(limit)
-        self._refusals.tell(reply, peer=connection.address)
+        self._refusals.tell(reply, peer=connection.address or NAMELESS)
         return reply
+
+    def handshake_failed(self, error: BaseException, peer: str) -> None:
+        """Takes note that a TLS handshake came to nothing."""
+        self.hooks.limited(Limit.TLS_HANDSHAKE)
+        self._refusals.handshake(type(error).__name__, peer=peer)
 
     def recipient(self, address: str, connection: Connection, already: int) -> Reply:
         """The answer to RCPT for this address, with so many recipients accepted before it."""
@@ -89,7 +98,7 @@ class Reception:
         if reply is policy.TOO_MANY_RECIPIENTS:
             self.hooks.limited(Limit.RECIPIENTS)
         if reply is not policy.RECIPIENT_OK:
-            self._refusals.tell(reply, peer=connection.address, domain=address.rpartition("@")[2])
+            self._refusals.tell(reply, peer=connection.address or NAMELESS, domain=_domain(address))
         return reply
 
     def refusal_of_mail(self, connection: Connection, size: int) -> Reply | None:
@@ -109,18 +118,22 @@ class Reception:
 
     # --- the mail -------------------------------------------------------------------------------------------------
 
-    async def receive(self, delivery: Delivery) -> Reply:
+    async def receive(self, delivery: Delivery, held: ExitStack | None = None) -> Reply:
         """Spool the mail and give the answer to the end of DATA; any fault of ours is a temporary one, whose cause the
-        peer is not told (the log gets its type and reason, never its text)."""
+        peer is not told (the log gets its type and reason, never its text).
+
+        `held` is what the mail holds until it is through: taken from the caller's stack by a put that goes on after the
+        answer, and closed when that ends.
+        """
         try:
             decision = await self.decider.decide(delivery)
             self._count(decision)
             if decision.refusal is None:
-                return await self._spool(delivery, decision)
+                return await self._spool(delivery, decision, held or ExitStack())
         except Exception as error:  # noqa: BLE001 - unknown means temporary, whatever it is
             log.error("mail not accepted: %s", " ".join(logs.exception_fields(error).values()))
             return policy.TRY_LATER
-        self._refusals.tell(decision.refusal, peer=delivery.connection.address, size=len(delivery.content))
+        self._refusals.tell(decision.refusal, peer=delivery.envelope.peer, size=len(delivery.content))
         return decision.refusal
 
     def _count(self, decision: Decision) -> None:
@@ -132,10 +145,10 @@ class Reception:
 
     # --- the spool ------------------------------------------------------------------------------------------------
 
-    async def _spool(self, delivery: Delivery, decision: Decision) -> Reply:
+    async def _spool(self, delivery: Delivery, decision: Decision, held: ExitStack) -> Reply:
         started = asyncio.get_running_loop().time()
         message = await self._message(delivery, decision)
-        identity = await self._committed(message, decision.arrivals)
+        identity = await self._committed(message, decision.arrivals, held)
         if identity is None:
             return policy.TRY_LATER
         self.hooks.accept(asyncio.get_running_loop().time() - started)
@@ -158,7 +171,7 @@ class Reception:
             warnings=delivery.warnings,
         )
 
-    async def _committed(self, message: Message, arrivals: Sequence[Arrival]) -> int | None:
+    async def _committed(self, message: Message, arrivals: Sequence[Arrival], held: ExitStack) -> int | None:
         """The message's id once committed; None when the deadline passed first, the put then goes on by itself.
 
         Waited for, not awaited: neither the deadline nor a session cut off here may cancel a commit under way.
@@ -166,12 +179,24 @@ class Reception:
         put = asyncio.ensure_future(self._put(message, arrivals))
         self._late.add(put)
         put.add_done_callback(self._late.discard)
-        done, _ = await asyncio.wait({put}, timeout=self.limits.put_timeout)
+        try:
+            done, _ = await asyncio.wait({put}, timeout=self.limits.put_timeout)
+        finally:
+            if not put.done():
+                kept = held.pop_all()
+                put.add_done_callback(lambda _: kept.close())
         if done and not put.cancelled():
             return put.result()
+        if not done:
+            self.hooks.limited(Limit.COMMIT_TIME)
         log.error("mail not accepted: %s", "put cancelled" if done else "put timed out")
         put.add_done_callback(_log_late)
         return None
+
+
+def _domain(address: str) -> str:
+    """What of an address may be logged; nothing where there is no domain (the whole would be a person's name)."""
+    return address.rpartition("@")[2] if "@" in address else ""
 
 
 def _log_late(put: asyncio.Future[int]) -> None:

@@ -58,15 +58,18 @@ class _Decisions:
 
 
 class Session(Dialogue):
-    """One connection that was let in; `address` is its peer's. aiosmtpd reads the commands; DATA is read in bulk and
-    delivered apart from the connection."""
+    """One connection that was let in; `address` is its peer's, or (`anonymous`) that of a balancer that named nobody: then
+    it goes into envelopes and is believed in nothing. DATA is read in bulk and delivered apart from the connection."""
 
     _reader: CommandReader
 
-    def __init__(self, host: Host, entry: Entry, address: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, host: Host, entry: Entry, address: str, loop: asyncio.AbstractEventLoop, *, anonymous: bool = False
+    ) -> None:
         self._host = host
         self._entry = entry
         self._address = address
+        self._believed_address = "" if anonymous else address
         self._limits = host.reception.limits
         tls = host.identity(entry)
         super().__init__(
@@ -90,7 +93,8 @@ class Session(Dialogue):
         self._smtp_methods = {name: partial(self._command, name, method) for name, method in commands.items()}
         self._tls: ssl.SSLObject | None = None
         self._certificate: Certificate | None = None
-        self._auth = Authentication(host.users, self._challenge)
+        doorkeeper = host.reception.decider.doorkeeper
+        self._auth = Authentication(host.users, self._challenge, doorkeeper, self._believed_address)
         self._commands = 0
         self._over = False
         self._end: asyncio.TimerHandle | None = None
@@ -125,11 +129,12 @@ class Session(Dialogue):
         if self._mail is None:
             super().data_received(data)
             return
-        self._reset_timeout(self._limits.data_timeout)
         rest = self._mail.feed(data)
         if rest is not None:
             self._end_of_mail(self._mail)
             self._reader.put_back(rest)
+        elif self._mail.went_on():
+            self._reset_timeout(self._limits.data_timeout)
 
     def _flow(self, open_: bool) -> None:
         """Let bytes come, or none until there is room for them: a wait of ours, for which the peer is not to blame."""
@@ -155,7 +160,7 @@ class Session(Dialogue):
     def connection(self) -> Connection:
         """What is known of the other end by now."""
         return Connection(
-            self._address,
+            self._believed_address,
             helo=_printable(self.session.host_name),
             user=self._auth.user,
             certificate=self._certificate,
@@ -255,7 +260,11 @@ class Session(Dialogue):
         if self.tls_context and not arg:
             # What was pipelined behind it is void; left in the reader, much of it would keep the handshake from being read.
             self._reader.take_all()
-        await super().smtp_STARTTLS(arg)
+        try:
+            await super().smtp_STARTTLS(arg)
+        except aiosmtpd.TLSSetupException as error:
+            self._host.reception.handshake_failed(error.__cause__ or error, self._address)
+            raise
         if self._tls_protocol is not None and self.transport.is_closing():
             # Closed by our side within the handshake, which asyncio reports as a handshake that went well.
             raise aiosmtpd.TLSSetupException
@@ -265,6 +274,8 @@ class Session(Dialogue):
         reply = self._refusal_of_auth() or await self._auth.attempt(arg or "")
         if reply in (policy.WRONG_CREDENTIALS, policy.TOO_MANY_LOGINS):
             self._host.reception.refused(reply, Limit.CREDENTIALS, self.connection)
+        elif reply is policy.AUTH_BUSY:
+            self._host.reception.refused(reply, Limit.AUTH_QUEUE, self.connection)
         if reply is policy.TOO_MANY_LOGINS:
             self.hang_up(reply)
         else:
@@ -333,7 +344,9 @@ class Session(Dialogue):
         """Read to the end of the mail and wait for its delivery, which nothing that happens here can cancel."""
         self._reset_timeout(self._limits.data_timeout)
         self._mail_ended = self.loop.create_future()
-        self._mail = Incoming(self._limits.message_size, self._host.budget, self._limits.bytes_wait, self._flow)
+        doorkeeper = self._host.reception.decider.doorkeeper
+        share = self._host.budget.share(doorkeeper.network(self._believed_address) if doorkeeper else None)
+        self._mail = Incoming(self._limits.message_size, share, self._limits.bytes_wait, self._flow)
         early = self._reader.take_all()
         if early:
             self.data_received(early)
@@ -347,8 +360,7 @@ class Session(Dialogue):
         assert self._mail_ended is not None
         self._mail = None
         self._timeout_handle.cancel()
-        delivery = self._host.deliver(self._delivery(mail), mail.reader.whole)
-        delivery.add_done_callback(lambda _: mail.close())
+        delivery = self._host.deliver(self._delivery(mail), mail.whole, mail.release)
         self._mail_ended.set_result(delivery)
 
     def _delivery(self, mail: Incoming) -> Delivery:

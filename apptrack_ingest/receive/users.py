@@ -15,7 +15,13 @@ AT_ONCE: Final = 2
 """Passwords checked at a time; each takes the memory of its hash."""
 MOST_MEMORY: Final = 128 * 2**20
 """What one check may take, in bytes."""
+WAITING: Final = 16
+"""So many more may wait to be checked: who floods us with passwords must not make everybody else wait for minutes."""
 _KIND = "scrypt"
+
+
+class TooBusy(Exception):
+    """Too many passwords wait to be checked; nothing was found out about this one."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -47,6 +53,7 @@ class Users:
         # For users there are none of: checked all the same, so that the time of the answer does not tell.
         costliest = max(self._hashes.values(), key=lambda known: known.cost, default=None)
         self._nobody = _Hash(*_parameters(costliest), secrets.token_bytes(16), secrets.token_bytes(32))
+        self._under_way = 0
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="apptrack-auth")
 
     def __bool__(self) -> bool:
@@ -54,11 +61,18 @@ class Users:
         return bool(self._hashes)
 
     async def check(self, user: str, password: str) -> bool:
-        """Whether the user exists and this is the password; off the loop, at most two at a time."""
+        """Whether the user exists and this is the password; off the loop, at most two at a time. TooBusy where too many
+        wait already."""
+        if self._under_way >= AT_ONCE + WAITING:
+            raise TooBusy
         known = self._hashes.get(_composed(user))
         loop = asyncio.get_running_loop()
         wire = _composed(password).encode("utf-8", "surrogatepass")
-        right = await loop.run_in_executor(self._threads, (known or self._nobody).matches, wire)
+        self._under_way += 1
+        try:
+            right = await loop.run_in_executor(self._threads, (known or self._nobody).matches, wire)
+        finally:
+            self._under_way -= 1
         return right and known is not None
 
 

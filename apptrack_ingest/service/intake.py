@@ -85,6 +85,13 @@ def floors_of(found: Settings) -> Floors:
     )
 
 
+def budget_of(found: Settings) -> tuple[int, float, float]:
+    """How many bytes of mails there may be on their way in, and the parts that strangers and one network of them may
+    hold, as `Budget` takes them."""
+    limits = found.limits
+    return int(limits.bytes_in_flight), limits.strangers_share, limits.network_share
+
+
 # --- trust -----------------------------------------------------------------------------------------------------------
 
 

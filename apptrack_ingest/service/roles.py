@@ -76,7 +76,7 @@ class _IntakeParts:
         trust = intake.trust_of(found)
         self._judge = intake.judge_of(found)
         self._doorkeeper = Doorkeeper(intake.caps_of(found), trust.lists, time.monotonic)
-        self._budget = Budget(int(found.limits.bytes_in_flight))
+        self._budget = Budget(*intake.budget_of(found))
         self.pressure = Pressure(
             intake.floors_of(found), spool.load, lambda: room_of(found.data_dir), clock=time.monotonic
         )
@@ -99,7 +99,8 @@ class _IntakeParts:
         trust = intake.trust_of(new)
         self._decider.configure(intake.directory_of(new), trust, intake.limits_of(new))
         self._doorkeeper.configure(intake.caps_of(new), trust.lists)
-        self._budget.configure(int(new.limits.bytes_in_flight))
+        self._budget.configure(*intake.budget_of(new))
+        intake.room_for_connections(new)
         self.pressure.configure(intake.floors_of(new))
         self.listener.users = intake.users_of(new)
         self.present = new

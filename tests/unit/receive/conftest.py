@@ -22,7 +22,7 @@ from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.reception import Hooks, Reception
 from apptrack_ingest.receive.session import Session
 from apptrack_ingest.receive.tls import Tls
-from apptrack_ingest.receive.users import Users, make_hash
+from apptrack_ingest.receive.users import TooBusy, Users, make_hash
 from apptrack_ingest.spool.contract import Load
 from apptrack_ingest.trust import Connection, Judgement, Mail, Rule, Rules, Verdict
 
@@ -99,6 +99,19 @@ class Judge:
     def connection(self) -> Connection:
         """Where the last mail came from."""
         return self.mails[-1].connection
+
+
+class BusyUsers(Users):
+    """ann, whose password waits behind too many others while `busy`."""
+
+    def __init__(self) -> None:
+        super().__init__({"ann": make_hash("pass word", n=4096, p=1)})
+        self.busy = True
+
+    async def check(self, user: str, password: str) -> bool:
+        if self.busy:
+            raise TooBusy
+        return await super().check(user, password)
 
 
 class Clock:

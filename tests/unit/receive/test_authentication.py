@@ -6,6 +6,9 @@ from base64 import b64encode
 import pytest
 
 from apptrack_ingest.receive.listener import Entry
+from apptrack_ingest.receive.rates import Caps, Doorkeeper, Limit
+
+from .conftest import BusyUsers, Clock
 
 
 def b64(data: bytes) -> str:
@@ -206,3 +209,34 @@ async def test_a_fault_of_ours_is_temporary(client, intake, monkeypatch, caplog)
     assert (await client.say(f"AUTH PLAIN {RIGHT}")).startswith("451 4.3.0")
     assert "MemoryError" in caplog.text
     assert "pass word" not in caplog.text
+
+
+async def test_wrong_passwords_of_one_network_are_looked_at_no_longer(make_intake, identity, client_tls, users):
+    """In session after session; whoever else guesses is another matter."""
+    clock = Clock()
+    keeper = Doorkeeper(Caps(wrong_logins_per_minute=4), lambda _: True, clock)
+    intake = await make_intake(tls=identity.tls(), users=users, doorkeeper=keeper)
+
+    async def say(*lines: str) -> list[str]:
+        client = await intake.connect_tls(client_tls)
+        await client.say("EHLO x")
+        return [(await client.say(f"AUTH PLAIN {line}"))[:9] for line in lines]
+
+    assert await say(WRONG, WRONG) == ["535 5.7.8"] * 2
+    assert await say(WRONG, RIGHT) == ["535 5.7.8", "235 2.7.0"]
+    assert await say(WRONG, RIGHT) == ["535 5.7.8", "421 4.7.0"]
+    assert intake.limited == [Limit.CREDENTIALS] * 5
+    clock.now += 15
+    assert await say(RIGHT) == ["235 2.7.0"]
+
+
+async def test_a_password_that_could_not_be_looked_at_is_not_counted(make_intake, identity, client_tls):
+    keeper = Doorkeeper(Caps(wrong_logins_per_minute=1), lambda _: False, Clock())
+    intake = await make_intake(tls=identity.tls(), users=BusyUsers(), doorkeeper=keeper)
+    client = await intake.connect_tls(client_tls)
+    await client.say("EHLO x")
+    for _ in range(5):
+        assert await client.say(f"AUTH PLAIN {RIGHT}") == "454 4.7.0 Temporary authentication failure"
+    intake.listener.users.busy = False
+    assert await client.say(f"AUTH PLAIN {RIGHT}") == SUCCESS
+    assert intake.limited == [Limit.AUTH_QUEUE] * 5

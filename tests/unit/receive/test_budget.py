@@ -15,6 +15,15 @@ def budget() -> Budget:
     return Budget(100)
 
 
+NORTH, SOUTH = b"north", b"south"
+
+
+@pytest.fixture
+def divided() -> Budget:
+    """Half of it is for strangers, three tenths for each network."""
+    return Budget(100, 0.5, 0.3)
+
+
 async def waiting(share: Share, count: int, timeout: float = PATIENCE) -> asyncio.Task[bool]:
     """A task that waits for its turn by now, unless that came at once."""
     task = asyncio.create_task(share.wait(count, timeout))
@@ -185,15 +194,96 @@ async def test_a_larger_limit_serves_those_who_wait(budget):
     assert await turns(task) == [True]
 
 
-@pytest.mark.parametrize("seed", range(20))
-async def test_many_mails_all_come_through(budget, seed):
+# --- strangers and their networks ---------------------------------------------------------------------------------
+
+
+def test_a_network_and_all_strangers_have_their_part_and_no_more(divided):
+    one, same, other, listed = divided.share(NORTH), divided.share(NORTH), divided.share(SOUTH), divided.share()
+    assert one.take(20) and not same.take(11) and same.take(10)
+    assert not other.take(21) and other.take(20)
+    assert listed.take(50) and not divided.share().take(1)
+    assert divided.in_use == 100
+    for share in (one, same, other, listed):
+        share.close()
+    assert (divided.in_use, divided._used) == (0, {})
+
+
+def test_a_strangers_mail_that_is_alone_in_its_network_may_be_larger_than_its_part(divided):
+    assert divided.share(NORTH).take(45)
+    assert not divided.share(NORTH).take(1)
+    assert divided.share(SOUTH).take(5)
+    assert not divided.share(SOUTH).take(1)
+
+
+async def test_who_waits_for_its_own_network_keeps_nobody_else_waiting(divided):
+    holder, south = divided.share(NORTH), divided.share(SOUTH)
+    assert holder.take(30)
+    waits = await waiting(divided.share(NORTH), 10)
+    assert south.take(20) and divided.share().take(50)
+    assert await turns(waits) == [False]
+    south.close()
+    assert await turns(waits) == [False], "there is room for strangers, not for this network"
+    holder.close()
+    assert await turns(waits) == [True]
+
+
+async def test_strangers_in_the_queue_keep_no_listed_peer_waiting(divided):
+    listed = divided.share()
+    assert listed.take(80) and divided.share(NORTH).take(15)
+    stranger = await waiting(divided.share(SOUTH), 20)
+    assert divided.share().take(5)
+    second = await waiting(divided.share(), 30)
+    listed.give_back(30)
+    assert await turns(stranger, second) == [False, True], "the listed peer came later"
+    listed.close()
+    assert await turns(stranger) == [True]
+
+
+async def test_mails_of_one_network_that_all_wait_do_not_block_each_other(divided):
+    first, second = divided.share(NORTH), divided.share(NORTH)
+    others = divided.share(SOUTH), divided.share(SOUTH)
+    assert first.take(15) and second.take(15) and others[0].take(10) and others[1].take(10)
+    later = await waiting(second, 20)
+    assert await turns(later) == [False]
+    assert not await first.wait(20, timeout=0), "the other network's mails may end yet"
+    for share in others:
+        share.close()
+    assert await first.wait(20, timeout=0), "the one that began first goes on"
+    assert await turns(later) == [False]
+    first.close()
+    assert await turns(later) == [True]
+
+
+async def test_two_networks_of_which_all_wait_go_on_both(divided):
+    budget = Budget(1000, 0.5, 0.02)
+    shares = [budget.share(network) for network in (NORTH, NORTH, SOUTH, SOUTH)]
+    assert all(share.take(10) for share in shares)
+    tasks = [await waiting(share, 10) for share in shares[1::2]]
+    assert await turns(*tasks) == [False, False]
+    assert [await share.wait(10, timeout=0) for share in shares[::2]] == [True, True]
+    for share in shares[::2]:
+        share.close()
+    assert await turns(*tasks) == [True, True]
+
+
+async def test_other_shares_serve_those_who_wait(divided):
+    assert divided.share(NORTH).take(30)
+    task = await waiting(divided.share(NORTH), 10)
+    divided.configure(100, 0.5, 0.4)
+    assert await turns(task) == [True]
+
+
+@pytest.mark.parametrize("networks", [(None,), (None, NORTH), (NORTH, SOUTH), (None, NORTH, SOUTH, b"east", b"west")])
+@pytest.mark.parametrize("seed", range(10))
+async def test_many_mails_all_come_through(seed, networks):
     chance = random.Random(seed)
+    budget = Budget(100, 0.5, 0.3) if len(networks) > 1 else Budget(100)
     largest = 150
     highest = 0
 
     async def mail(chunks: list[int]) -> str:
         nonlocal highest
-        share = budget.share()
+        share = budget.share(chance.choice(networks))
         try:
             for count in chunks:
                 if not share.take(count) and not await share.wait(count, PATIENCE):
@@ -213,5 +303,5 @@ async def test_many_mails_all_come_through(budget, seed):
     ends = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE)
     assert {end for end in ends if isinstance(end, str)} == {"through"}
     assert {type(end) for end in ends if not isinstance(end, str)} <= {asyncio.CancelledError}
-    assert budget.in_use == 0 and not budget._waiting
+    assert budget.in_use == 0 and not budget._waiting and not budget._used
     assert highest < budget.limit + largest

@@ -1,6 +1,8 @@
 """One mail on its way in: what it takes of the bytes in flight, how it waits for more, and that all of it comes back."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -20,7 +22,7 @@ class Mail:
 
     def __init__(self, budget: Budget, patience: float = PATIENCE, limit: int = 1000) -> None:
         self.asked: list[bool] = []
-        self.incoming = Incoming(limit, budget, patience, self.asked.append)
+        self.incoming = Incoming(limit, budget.share(), patience, self.asked.append)
 
     def feed(self, data: bytes) -> bytes | None:
         return self.incoming.feed(data)
@@ -152,4 +154,63 @@ async def test_mails_that_have_all_the_bytes_and_want_more_come_through_one_by_o
         assert [other.asked for other in mails[number + 2 :]] == [[False]] * len(mails[number + 2 :])
         assert mail.feed(b"\r\n.\r\n") == b"" and len(mail.content) == 52
         mail.incoming.close()
+    assert budget.in_use == 0
+
+
+async def test_few_bytes_that_may_be_the_end_are_no_progress(budget):
+    mail = Mail(Budget(10_000), limit=10_000)
+    for piece in (b"x" * 1000, b"\r", b"\n", b".", b"x" * 20):
+        mail.feed(piece)
+        assert not mail.incoming.went_on()
+    mail.feed(b"xx")
+    assert mail.incoming.went_on() and not mail.incoming.went_on()
+    mail.feed(b"x" * 5000)
+    assert mail.incoming.went_on()
+
+
+async def test_a_mail_that_is_read_and_not_kept_goes_on_too(budget):
+    mail = Mail(budget, limit=10)
+    mail.feed(b"x" * 2000)
+    assert mail.incoming.reader.too_big and mail.incoming.went_on()
+
+
+async def test_one_that_waits_for_room_is_not_told_to_hurry(budget):
+    other, mail = Mail(budget), Mail(budget, limit=10_000)
+    other.feed(b"x" * 90)
+    mail.feed(b"y" * 2000)
+    assert not mail.incoming.went_on()
+    mail.incoming.close()
+
+
+async def test_what_came_with_the_end_is_accounted_for_as_well(budget):
+    mail, late, vain = Mail(budget), Mail(budget), Mail(budget, patience=0.0)
+    mail.feed(b"x" * 58 + b"\r\n.\r\n")
+    assert len(await mail.incoming.whole()) == 60 == budget.in_use
+    vain.feed(b"y" * 30)
+    vain.feed(b"y" * 30 + b"\r\n.\r\n")
+    assert await vain.incoming.whole() is None and vain.incoming.no_room
+    assert budget.in_use == 60 and vain.incoming.reader.held == 0
+    late.feed(b"z" * 60 + b"\r\n.\r\n")
+    waits = asyncio.create_task(late.incoming.whole())
+    await turns()
+    assert not waits.done()
+    mail.incoming.release()
+    assert await waits == b"z" * 60 + b"\r\n" and budget.in_use == 62
+
+
+async def test_a_mail_too_big_only_by_its_last_bytes_gives_back_what_it_held(budget):
+    mail = Mail(budget, limit=60)
+    mail.feed(b"x" * 50)
+    mail.feed(b"x" * 50 + b"\r\n.\r\n")
+    assert await mail.incoming.whole() == b"" and budget.in_use == 0
+
+
+def test_what_gives_the_bytes_back_keeps_none_of_them(budget):
+    mail = Mail(budget)
+    mail.feed(b"x" * 50)
+    release, gone = mail.incoming.release, weakref.ref(mail.incoming.reader)
+    del mail
+    gc.collect()
+    assert gone() is None and budget.in_use == 50
+    release()
     assert budget.in_use == 0

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from apptrack_ingest.receive.budget import Budget
+from apptrack_ingest.receive.judging import TrustPolicy
 from apptrack_ingest.receive.pressure import Floors
 from apptrack_ingest.receive.rates import Caps, Doorkeeper, Limit
 from apptrack_ingest.spool.contract import Load
@@ -381,6 +382,69 @@ async def test_bytes_are_in_flight_until_they_are_committed(flight):
     await until(lambda: found.budget.in_use == 0)
 
 
+async def test_a_put_that_goes_on_after_its_451_holds_its_bytes_until_it_ends(flight):
+    """Or a spool that stalls would fill the memory, one round of mails after the other."""
+    found = await flight(put_timeout=0.01, bytes_wait=0.01)
+    found.intake.spool.gate = asyncio.Event()
+    first = await found.begin()
+    assert await found.end(first) == "451 4.3.0 Temporary failure here, try again later"
+    assert found.budget.in_use >= 60_000
+    await first.transaction()
+    first.send(HALF + b".\r\n")
+    assert await first.reply() == NO_ROOM
+    assert found.intake.limited == [Limit.COMMIT_TIME, Limit.BYTES_IN_FLIGHT]
+    found.intake.spool.gate.set()
+    await until(lambda: found.budget.in_use == 0)
+    assert len(found.intake.spool.kept) == 1
+
+
+async def test_a_delivery_that_fails_before_its_put_gives_all_back(flight, monkeypatch):
+    found = await flight()
+    first = await found.begin()
+    monkeypatch.setattr(found.intake.reception.decider, "decide", None)
+    assert (await found.end(first))[:3] == "451"
+    await until(lambda: found.budget.in_use == 0)
+
+
+async def test_one_network_of_strangers_leaves_room_for_all_others(make_intake):
+    budget = Budget(1_000_000, 0.8, 0.1)
+    keeper = Doorkeeper(Caps(), lambda peer: peer == LISTED, Clock())
+    intake = await make_intake(budget=budget, doorkeeper=keeper, bytes_wait=PATIENCE)
+    slow = []
+    for _ in range(4):
+        client = await intake.connect(local_addr=(ONE, 0))
+        await client.envelope()
+        client.send(HALF)
+        slow.append(client)
+    await until(lambda: len(budget._waiting) == 3)
+    assert budget.in_use < 100_000
+    for address in (LISTED, OTHER):
+        client = await intake.connect(local_addr=(address, 0))
+        assert await client.deliver(HALF * 2) == f"250 2.6.0 Queued as {len(intake.spool.kept)}"
+    for client in slow:
+        client.reset()
+    await until(lambda: budget.in_use == 0)
+    assert intake.limited == []
+
+
+async def test_bytes_dribbled_in_put_no_end_off(make_intake):
+    """What may yet be the end of the mail is nothing; a peer must come forward."""
+    intake = await make_intake()
+    client = await intake.connect()
+    await client.envelope()
+    session = intake.session
+    timer = session._timeout_handle
+    client.send(b"x" * 500)
+    for byte in (b"\r", b"\n", b".", b"x"):
+        size = session._mail.reader.size, session._mail.reader._tail
+        client.send(byte)
+        await until(lambda before=size: (session._mail.reader.size, session._mail.reader._tail) != before)
+        assert session._timeout_handle is timer
+    client.send(b"x" * 1000)
+    await until(lambda: session._timeout_handle is not timer)
+    assert timer.cancelled()
+
+
 # --- room ---------------------------------------------------------------------------------------------------------
 
 
@@ -430,3 +494,27 @@ async def test_the_caps_on_untrusted_mail_keep_nobody_elses_mail_out(make_intake
     disk.load = Load(1, 0, 0)
     await disk.pressure.refresh()
     assert (await client.deliver())[:3] == "250"
+
+
+async def test_strangers_cannot_fill_the_disk_for_all_others(make_intake):
+    disk = Disk(Floors(free_bytes=1000), 2000)
+    intake = await make_intake(pressure=disk.pressure, judge=Judge({"north": Rule.NONE}))
+    client = await intake.connect()
+    assert await client.deliver() == NO_ROOM
+    assert (await client.deliver(MAIL, "a@south.example"))[:3] == "250"
+    assert intake.limited == [Limit.DISK_BYTES]
+    disk.free(3000)
+    assert (await client.deliver())[:3] == "250"
+
+
+# --- mail for postmaster too --------------------------------------------------------------------------------------
+
+
+async def test_postmaster_beside_an_account_that_refuses_does_not_let_the_account_in(make_intake):
+    trust = TrustPolicy(refusing=frozenset({"north"}))
+    intake = await make_intake(judge=Judge({"*": Rule.NONE}), trust=trust)
+    client = await intake.connect()
+    assert (await client.deliver(MAIL, "jobs@north.example", "postmaster"))[:3] == "250"
+    assert (await client.deliver(MAIL, "a@south.example", "postmaster"))[:3] == "250"
+    kept = [[(one.account, one.applicant_id, one.trusted) for one in arrivals] for _, arrivals in intake.spool.kept]
+    assert kept == [[(None, None, False)], [("south", None, False)]]

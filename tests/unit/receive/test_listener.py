@@ -1,11 +1,13 @@
 """Listening sockets, and how an intake stops."""
 
 import asyncio
+import contextlib
 import socket
+from ipaddress import ip_network
 
 import pytest
 
-from apptrack_ingest.receive.listener import listening_sockets
+from apptrack_ingest.receive.listener import Entry, listening_sockets
 
 
 async def test_nagles_algorithm_is_off(intake):
@@ -53,6 +55,54 @@ async def test_drain_tells_idle_sessions_and_refuses_new_ones(intake):
 
 
 async def test_a_connection_made_in_the_moment_of_the_drain_is_refused(intake):
+    intake.listener.draining = True
+    client = await intake.knock()
+    assert await client.reply() == "421 4.3.2 Shutting down, try again later"
+    assert await client.ended()
+
+
+async def test_while_it_drains_who_comes_is_told_so_and_prolongs_nothing(intake, mail):
+    client, port = await intake.connect(), intake.port
+    await client.envelope()
+    client.send(mail[:20])
+    draining = asyncio.create_task(intake.listener.drain(10))
+    for _ in range(3):
+        late = await intake.knock(port=port)
+        assert await late.reply() == "421 4.3.2 Shutting down, try again later"
+        assert await late.ended()
+    assert not draining.done()
+    client.send(mail[20:] + b".\r\n")
+    assert await client.reply() == "250 2.6.0 Queued as 1"
+    assert await client.reply() == "421 4.3.2 Shutting down, try again later"
+    client.writer.close()
+    async with asyncio.timeout(10):
+        while not draining.done():
+            with contextlib.suppress(ConnectionError):
+                await intake.knock(port=port)
+    assert await draining == 0
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_who_comes_too_late_is_not_waited_for(intake):
+    """It is still there when all who were there before are gone; it is closed then, by no count of those cut off."""
+
+    class Late:
+        drained = False
+
+        def drain(self) -> None:
+            self.drained = True
+
+    late, listener = Late(), intake.listener
+    listener.draining = True
+    listener.joined(late)
+    assert await asyncio.wait_for(listener.drain(60), 10) == 0
+    assert late.drained
+    listener.left(late)
+
+
+async def test_one_that_has_to_bring_a_header_is_told_at_once_while_it_drains(make_intake):
+    intake = await make_intake(entry=Entry(proxy_from=(ip_network("127.0.0.0/8"),)))
     intake.listener.draining = True
     client = await intake.knock()
     assert await client.reply() == "421 4.3.2 Shutting down, try again later"

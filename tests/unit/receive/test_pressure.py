@@ -197,6 +197,15 @@ async def test_untrusted_mail_counts_for_both(watcher):
     assert watcher.load == Load(2, 1, 1)
 
 
+async def test_untrusted_mail_stops_earlier_than_other_mail(watcher, world):
+    world.room = Room(2 * FLOORS.free_bytes + 100, 100)
+    assert watcher.untrusted_shortage(100) is None
+    assert watcher.untrusted_shortage(101) is Limit.DISK_BYTES
+    assert watcher.shortage(101) is None
+    watcher.put(False, 1)
+    assert watcher.untrusted_shortage(100) is Limit.DISK_BYTES
+
+
 async def test_what_is_put_while_the_spool_is_asked_is_not_forgotten(watcher, world):
     watcher.put(True, 10)
     world.load, world.gate = Load(1, 0, 0), asyncio.Event()

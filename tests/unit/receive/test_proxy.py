@@ -8,8 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from apptrack_ingest.receive import admission
+from apptrack_ingest.receive.judging import TrustPolicy
 from apptrack_ingest.receive.listener import Entry
+from apptrack_ingest.receive.policy import Directory
 from apptrack_ingest.receive.proxy import LONGEST_V2, SIGNATURE, MalformedHeader, ProxyHeader
+from apptrack_ingest.receive.rates import Caps, Doorkeeper, Limit
+from apptrack_ingest.trust import Authenticator, DnsResolver, Rules, Verifier
+
+from .conftest import DIRECTORY, PATIENCE, Clock
 
 BALANCER = (ip_network("127.0.0.1/32"),)
 REFUSED = "421 4.7.0 Only by way of the load balancer, with a PROXY header"
@@ -131,8 +138,6 @@ def behind():
         (v2(), "192.0.2.7", b"([192.0.2.7])"),
         (v2(SIX + EXTENSION, 0x21), "2001:db8::7", b"([IPv6:2001:db8::7])"),
         (v2(bytes(10) + b"\xff\xff" + FOUR[:4] + SIX[16:], 0x21), "192.0.2.7", b"([192.0.2.7])"),
-        (v2(b"", 0x00, 0x20), "127.0.0.1", b"([127.0.0.1])"),
-        (b"PROXY UNKNOWN\r\n", "127.0.0.1", b"([127.0.0.1])"),
     ],
 )
 async def test_the_peer_is_whom_the_balancer_names(make_intake, behind, mail, header, peer, literal):
@@ -142,6 +147,30 @@ async def test_the_peer_is_whom_the_balancer_names(make_intake, behind, mail, he
     assert intake.judge.connection.address == peer
     assert intake.spool.message.envelope.peer == peer
     assert literal in intake.spool.message.raw.partition(b"\r\n")[0]
+
+
+NAMELESS = [wire for wire, client in NAMED if client is None]
+
+
+@pytest.mark.parametrize("header", NAMELESS)
+async def test_whom_the_balancer_does_not_name_is_not_believed_as_the_balancer(make_intake, behind, mail, header):
+    """Though its own address is listed, may be busy, and is this machine's."""
+    trust, verifier = TrustPolicy(common=Rules(networks=BALANCER)), Verifier()
+    judge = Authenticator(DnsResolver(), verifier, clock=lambda: 0.0, spf=False)
+    keeper = Doorkeeper(Caps(connections_per_network=1), trust.lists, Clock())
+    intake = await make_intake(
+        Directory(DIRECTORY.accounts, any_recipient="north"), judge=judge, entry=behind, trust=trust, doorkeeper=keeper
+    )
+    client = await intake.connect(header)
+    assert await client.deliver(mail) == "250 2.6.0 Queued as 1"
+    ((message, (arrival,)),) = intake.spool.kept
+    assert (arrival.trusted, arrival.applicant_id) == (False, None)
+    assert message.envelope.peer == "127.0.0.1" and b"([127.0.0.1])" in message.raw.partition(b"\r\n")[0]
+    await client.say("MAIL FROM:<>")
+    assert await client.say("RCPT TO:<who@ever.example>") == "550 5.1.1 No such recipient here"
+    second = await intake.knock(header)
+    assert await second.reply() == "421 4.7.0 Too many connections, try again later"
+    await judge.close()
 
 
 async def test_everything_at_once_behind_the_header(make_intake, behind, mail):
@@ -226,10 +255,24 @@ async def test_a_refused_peer_that_stays_is_cut_off(make_intake, behind):
 
 async def test_a_peer_that_is_not_listed_is_refused_whatever_it_says(make_intake, behind):
     intake = await make_intake(entry=behind)
-    client = await intake.knock(v2(), local_addr=("127.0.0.2", 0))
+    client = await intake.knock(local_addr=("127.0.0.2", 0))
     assert await client.reply() == REFUSED
-    assert await client.ended()
-    assert intake.replies == ["421"]
+    await intake.knock(v2(), local_addr=("127.0.0.2", 0))
+    await intake.sessions_over(2)
+    assert intake.replies == ["421"] * 2
+
+
+async def test_peers_that_are_not_listed_are_counted_and_not_waited_for(make_intake, behind, monkeypatch):
+    monkeypatch.setattr(admission, "LINGER", 10 * PATIENCE)
+    keeper = Doorkeeper(Caps(new_connections_per_minute=2), lambda _: False, Clock())
+    intake = await make_intake(entry=behind, doorkeeper=keeper)
+    replies = []
+    for _ in range(4):
+        replies.append(await (await intake.knock(local_addr=("127.0.0.2", 0))).reply())
+    assert replies == [REFUSED] * 2 + ["421 4.7.0 Too many connections, try again later"] * 2
+    await intake.sessions_over(4)
+    assert intake.limited == [Limit.PROXY] * 2 + [Limit.CONNECTION_RATE] * 2
+    assert keeper.connections == 0 and not keeper._open_by_network
 
 
 async def test_before_implicit_tls_a_refusal_is_silent(make_intake, identity):

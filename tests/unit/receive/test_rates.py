@@ -273,4 +273,31 @@ def test_a_reload_keeps_who_is_in_and_what_was_used(keep):
 
 def test_the_words_of_the_limits_are_fit_for_metrics():
     assert all(limit.value == limit.name.lower().replace("_", "-") for limit in Limit)
-    assert len(Limit) == 20
+    assert len(Limit) == 23
+
+
+# --- wrong passwords --------------------------------------------------------------------------------------------------
+
+
+def test_wrong_passwords_of_a_network_are_counted_a_listed_ones_too(keep, clock):
+    door = keep(wrong_logins_per_minute=2)
+    for peer, same in (("192.0.2.1", "192.0.2.9"), (LISTED, LISTED)):
+        assert [door.login(one) for one in (peer, same, peer)] == [None, None, Limit.CREDENTIALS]
+    assert door.login("198.51.100.1") is None
+    clock.now += 30
+    assert [door.login("192.0.2.1") for _ in range(2)] == [None, Limit.CREDENTIALS]
+
+
+def test_right_ones_are_not(keep):
+    door = keep(wrong_logins_per_minute=1)
+    for _ in range(5):
+        assert door.login("192.0.2.1") is None
+        door.not_wrong("192.0.2.1")
+    door.not_wrong("192.0.2.1")
+    assert [door.login("192.0.2.1") for _ in range(2)] == [None, Limit.CREDENTIALS]
+
+
+def test_a_strangers_network_and_that_a_listed_peer_has_none(keep):
+    door = keep()
+    assert door.network("192.0.2.1") == door.network("192.0.2.77") == network_of("192.0.2.0")
+    assert door.network(LISTED) is None

@@ -118,6 +118,13 @@ async def test_any_fault_is_temporary_and_its_text_told_to_nobody(make_reception
     assert (await reception.receive(delivery(mail))).code == 250
 
 
+async def test_of_a_recipient_without_a_domain_nothing_is_logged(make_reception, caplog):
+    reception = make_reception()
+    for address in ("jane.doe.private", '"jane doe"', "jane.doe@private.example"):
+        assert reception.recipient(address, Connection("192.0.2.1"), 0) is policy.UNKNOWN_RECIPIENT
+    assert "refused" in caplog.text and "jane" not in caplog.text
+
+
 async def test_past_the_deadline_the_answer_is_451_and_the_put_goes_on(make_reception, spool, mail):
     spool.gate = asyncio.Event()
     reception = make_reception(put_timeout=0.01)

@@ -17,7 +17,7 @@ from apptrack_ingest.receive.rates import Caps, Doorkeeper, Limit
 from apptrack_ingest.spool.contract import Load
 from apptrack_ingest.trust import Rule
 
-from .conftest import MAIL, Clock, Disk, Judge
+from .conftest import MAIL, BusyUsers, Clock, Disk, Judge
 
 Line = str | bytes
 """What is said: a command's line (str), or bytes as they are."""
@@ -80,6 +80,12 @@ class Maker:
     async def tls(self, **wishes) -> World:
         intake = await self._make(**self._secured(**wishes))
         return World(intake, await intake.connect_tls(self._fixture("client_tls")))
+
+    async def auth_busy(self) -> World:
+        return await self.tls(users=BusyUsers())
+
+    async def auth_shut(self) -> World:
+        return await self.tls(doorkeeper=Doorkeeper(Caps(wrong_logins_per_minute=0), lambda _: True, Clock()))
 
     async def auth_demanded(self) -> World:
         return await self.tls(entry=Entry(auth_required=True))
@@ -336,6 +342,8 @@ CASES = [
     Case("CHALLENGE", (*EHLO, "AUTH LOGIN"), challenge, "tls"),
     Case("WRONG_CREDENTIALS", (*EHLO, WRONG), ready, "tls", Limit.CREDENTIALS),
     Case("TOO_MANY_LOGINS", (*EHLO, WRONG, WRONG, WRONG), closed, "tls", Limit.CREDENTIALS),
+    Case("TOO_MANY_LOGINS", (*EHLO, RIGHT), closed, "auth_shut", Limit.CREDENTIALS),
+    Case("AUTH_BUSY", (*EHLO, RIGHT), ready, "auth_busy", Limit.AUTH_QUEUE),
     Case("AUTH_LINE_TOO_LONG", (*EHLO, "AUTH PLAIN", "A" * 12_300), ready, "tls"),
     Case("BAD_ENCODING", (*EHLO, "AUTH PLAIN !"), ready, "tls"),
     Case("AUTH_CANCELLED", (*EHLO, "AUTH PLAIN", "*"), ready, "tls"),
@@ -405,6 +413,7 @@ CASES = [
     Case("UNTRUSTED", to("jobs@north.example", "a@south.example"), ready, "strangers_refused"),
     Case("UNTRUSTED", to("apply@shared.example"), ready, "strangers_refused"),
     Case("QUEUED", to("postmaster"), ready, "strangers_refused"),
+    Case("QUEUED", to("jobs@north.example", "postmaster"), ready, "strangers_refused"),
     Case("UNTRUSTED", WHOLE, ready, "one_refuses"),
     Case("QUEUED", to("jobs@north.example", "a@south.example"), ready, "one_refuses"),
     Case("QUEUED", to("jobs@north.example", "a@south.example"), ready, "one_believes"),
@@ -456,8 +465,9 @@ def test_every_reply_there_is_was_given():
 
 
 def test_every_limit_there_is_was_met():
-    """That of the bytes in flight needs more than one session: it has tests of its own."""
-    assert {case.limit for case in CASES if case.limit} | {Limit.BYTES_IN_FLIGHT} == set(Limit)
+    """Some need more than a conversation: they have tests of their own."""
+    elsewhere = {Limit.BYTES_IN_FLIGHT, Limit.COMMIT_TIME, Limit.TLS_HANDSHAKE}
+    assert {case.limit for case in CASES if case.limit} | elsewhere == set(Limit)
 
 
 async def test_a_mail_refused_is_not_spooled(maker):

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from apptrack_ingest.receive.listener import Entry, listening_sockets
+from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.tls import expiry
 
 REQUIRED = "530 5.7.0 Must issue a STARTTLS command first"
@@ -122,6 +123,23 @@ async def test_a_handshake_that_fails_ends_the_connection_quietly(make_intake, i
     assert intake.replies == []
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["starttls", "implicit"])
+async def test_handshakes_that_fail_are_counted_and_logged_without_a_flood(make_intake, identity, mode, caplog):
+    caplog.set_level(logging.INFO)
+    intake = await make_intake(tls=identity.tls(), entry=Entry(tls=mode))
+    for number in range(4):
+        client = await intake.knock()
+        if mode == "starttls":
+            await client.reply()
+            await client.say("EHLO x")
+            assert await client.say("STARTTLS") == "220 2.0.0 Ready to start TLS"
+        client.send(b"this is no handshake at all\r\n")
+        await intake.sessions_over(number + 1)
+    assert intake.limited == [Limit.TLS_HANDSHAKE] * 4
+    (line,) = [record for record in caplog.records if record.name.startswith("apptrack")]
+    assert "tls handshake failed" in line.getMessage() and "127.0.0.1" in line.getMessage()
 
 
 async def test_tls_spoken_to_the_plain_port_ends_quickly(make_intake, identity, client_tls):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from apptrack_ingest.receive.users import AT_ONCE, Users, make_hash
+from apptrack_ingest.receive.users import AT_ONCE, WAITING, TooBusy, Users, make_hash
 
 
 def cheap(password: str) -> str:
@@ -114,3 +114,24 @@ def test_what_is_no_hash_is_refused_by_the_users_name_alone(text):
 async def test_the_costliest_hash_allowed_can_be_checked():
     users = Users({"ann": f"scrypt$131072$8$1${SALT}${DIGEST}"})
     assert not await users.check("ann", "x")
+
+
+async def test_who_comes_when_too_many_wait_is_told_so_at_once(monkeypatch):
+    users, gate = Users({"ann": cheap("x")}), threading.Event()
+    real = hashlib.scrypt
+
+    def stall(*args, **wishes):
+        assert gate.wait(10)
+        return real(*args, **wishes)
+
+    monkeypatch.setattr(hashlib, "scrypt", stall)
+    tasks = [asyncio.create_task(users.check("ann", "x")) for _ in range(AT_ONCE + WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooBusy):
+        await users.check("ann", "x")
+    tasks.pop().cancel()
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(users.check("ann", "x")))
+    gate.set()
+    assert all(await asyncio.gather(*tasks))
+    assert await users.check("ann", "x")
