@@ -11,7 +11,7 @@ help:
 	@echo "make demo   set up, then show ten applications arriving (ARGS=--once: end with a summary)"
 	@echo "make test   set up, then run all tests (ARGS=... go to pytest)"
 	@echo "make check  style, types and layers"
-	@echo "make soak   set up, then keep an intake under siege for two minutes (ARGS=20: for twenty seconds)"
+	@echo "make soak   set up, then besiege an intake, read bombs and fuzz the parser, 15 minutes (ARGS=20: 20 seconds each)"
 	@echo "make lock   pin the newest allowed versions anew"
 	@echo "make clean  remove what was set up"
 
@@ -29,6 +29,8 @@ check: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	@$(BIN)/python benchmarks/soak.py $(ARGS)
+	@$(BIN)/python benchmarks/bombs.py $(ARGS)
+	@$(BIN)/python benchmarks/fuzz.py $(or $(ARGS),600)
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.11"; exit 1; }
@@ -49,7 +51,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 lock: $(VENV)/.dev
 	$(PIP) install uv
-	$(LOCK) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) pyproject.toml --extra postgres -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
 	$(LOCK) requirements/build.in -o requirements/build.txt
 

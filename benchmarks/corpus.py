@@ -64,7 +64,7 @@ def first_sender(raw: bytes) -> str:
 
 def counts(document: Document) -> bool:
     """Whether the plain reading has it: a part of this mail itself, and one that is not just nameless text."""
-    if document.inside is not None or "recovered" in document.flags:
+    if document.inside is not None or "recovered" in document.flags or document.claimed_type.startswith("multipart/"):
         return False
     named = document.original_name or document.disposition == "attachment"
     return bool(named) or not document.claimed_type.startswith("text/")

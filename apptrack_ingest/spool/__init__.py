@@ -1,1 +1,1 @@
-"""Durable keeping: the contract, and the SQLite database behind it."""
+"""Durable keeping: the contract, and the databases behind it, SQLite and PostgreSQL."""

@@ -1,41 +1,62 @@
 """Opens the databases that the spool's contract is tested on: a further one is one more line in DATABASES."""
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from pathlib import Path
 
 import pytest
+from postgres import postgres_server, shared
 
+from apptrack_ingest.spool import postgres, sqlite
 from apptrack_ingest.spool.contract import Spool
-from apptrack_ingest.spool.sqlite import open_spool
 
+__all__ = ["postgres_server"]
 
-async def open_sqlite(directory: Path) -> Spool:
-    return open_spool(directory / "data" / "spool.sqlite3", clock=lambda: 5000.0)
-
-
-DATABASES: dict[str, Callable[[Path], Awaitable[Spool]]] = {
-    "sqlite": open_sqlite,
-}
 
 Opener = Callable[[], Awaitable[Spool]]
-Database = Callable[[Path], contextlib.AbstractAsyncContextManager[Opener]]
+Database = Callable[[Path], AbstractAsyncContextManager[Opener]]
+
+
+@contextmanager
+def sqlite_in(directory: Path) -> Iterator[Callable[[], Spool]]:
+    yield lambda: sqlite.open_spool(directory / "data" / "spool.sqlite3", clock=lambda: 5000.0)
+
+
+@contextmanager
+def postgres_in(_: Path) -> Iterator[Callable[[], Spool]]:
+    with shared().lent() as url:
+        yield lambda: postgres.open_spool(url, clock=lambda: 5000.0)
+
+
+DATABASES: dict[str, Callable[[Path], AbstractContextManager[Callable[[], Spool]]]] = {
+    "sqlite": sqlite_in,
+    "postgres": postgres_in,
+}
 
 
 @pytest.fixture(params=list(DATABASES))
 def database(request: pytest.FixtureRequest) -> Database:
     """Gives, for a directory, a function that opens one more handle on the same spool; all are closed at the end."""
+    if request.param == "postgres":
+        request.getfixturevalue("postgres_server")
 
-    @contextlib.asynccontextmanager
+    @asynccontextmanager
     async def opened(directory: Path) -> AsyncIterator[Opener]:
-        async with contextlib.AsyncExitStack() as stack:
+        with DATABASES[request.param](directory) as opens:
+            async with AsyncExitStack() as stack:
 
-            async def another() -> Spool:
-                spool = await DATABASES[request.param](directory)
-                stack.push_async_callback(spool.close)
-                return spool
+                async def another() -> Spool:
+                    spool = opens()
+                    stack.push_async_callback(spool.close)
+                    return spool
 
-            yield another
+                yield another
 
     return opened
 

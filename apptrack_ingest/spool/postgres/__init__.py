@@ -1,0 +1,261 @@
+"""The spool on PostgreSQL: a small pool of connections, claims with SKIP LOCKED, NOTIFY as a hint."""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from apptrack_ingest.errors import LeaseLost, SpoolUnavailable
+from apptrack_ingest.lifecycle import Event
+from apptrack_ingest.model import Arrival, Backlog, Message, ReportState, State
+from apptrack_ingest.spool.contract import (
+    Action,
+    Claim,
+    Delivered,
+    Due,
+    Facts,
+    Filter,
+    Load,
+    Pause,
+    Reaped,
+    ReportClaim,
+    ReportSettlement,
+    Settlement,
+    Story,
+    Summary,
+)
+from apptrack_ingest.spool.postgres import bodies, counts, hand_off, messages, people, reports, untrusted
+from apptrack_ingest.spool.postgres.door import Door, Options, Statements
+from apptrack_ingest.spool.postgres.hints import Hints, tell
+
+
+def open_spool(url: str, *, clock: Callable[[], float] = time.time, options: Options | None = None) -> "PostgresSpool":
+    """The spool in the database of a URL (libpq's manual, 34.1.1.2). Nothing is connected yet: that is done in the running
+    loop when first needed, and missing migrations are taken then. Raises SpoolError where the URL cannot be read."""
+    return PostgresSpool(url, clock, options or Options())
+
+
+class PostgresSpool:
+    """The spool contract on PostgreSQL; see `contract.Spool` for every method's meaning.
+
+    Any number of processes on any number of machines may use one database. An object belongs to one event loop.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float], options: Options) -> None:
+        self._clock = clock
+        self._door = Door(url, options)
+        self._hints = Hints(url, options)
+        self._unanswered: list[Claim | ReportClaim] = []
+
+    async def prepare(self) -> None:
+        """Connects and takes missing migrations; raises SpoolUnavailable or SpoolError where that cannot be done."""
+        await self._door.ask(reports.pauses)
+
+    # -- receive
+
+    async def put(self, message: Message, arrivals: Sequence[Arrival]) -> int:
+        message_id = await self._door.ask(lambda s: messages.put(s, message, arrivals))
+        self._hints.send()
+        return message_id
+
+    # -- hand off
+
+    async def claim(
+        self,
+        *,
+        worker: str,
+        now: float,
+        lease: float,
+        limit: int,
+        room: Mapping[str, int] | None = None,
+        solo: bool = False,
+    ) -> list[Claim]:
+        taken: list[Claim] = []
+
+        async def take(statements: Statements) -> list[Claim]:
+            taken[:] = await hand_off.claim(
+                statements, worker=worker, now=now, lease=lease, limit=limit, room=room or {}, solo=solo
+            )
+            return taken
+
+        await self._give_back(now)
+        try:
+            return await self._door.change(take)
+        except SpoolUnavailable:
+            self._unanswered += taken
+            raise
+
+    async def _give_back(self, now: float) -> None:
+        """Ends claims whose commit was not answered, if they were committed: nobody works on them, and to wait for the end
+        of their lease would look like a crash."""
+        while self._unanswered:
+            claim = self._unanswered.pop()
+            try:
+                await self._interrupt(claim, now)
+            except LeaseLost:
+                pass  # the commit was not made after all, or somebody ended the attempt since
+            except SpoolUnavailable:
+                self._unanswered.append(claim)
+                raise
+
+    async def _interrupt(self, claim: Claim | ReportClaim, now: float) -> None:
+        if isinstance(claim, Claim):
+            await self.settle(claim, Settlement(Event.POSTPONE, "interrupted", counts=False), now=now)
+        else:
+            interrupted = ReportSettlement(ReportState.DUE, "interrupted", counts=False)
+            await self.settle_report(claim, interrupted, now=now)
+
+    async def renew(
+        self, claims: Sequence[Claim | ReportClaim], *, now: float, lease: float
+    ) -> list[Claim | ReportClaim]:
+        async def renew_all(statements: Statements) -> list[Claim | ReportClaim]:
+            mine = [claim for claim in claims if isinstance(claim, Claim)]
+            sending = [claim for claim in claims if isinstance(claim, ReportClaim)]
+            kept = await hand_off.renew(statements, mine, now + lease) if mine else set()
+            sent = await reports.renew(statements, sending, now + lease) if sending else set()
+            return [
+                *(claim for claim in mine if (claim.application_id, claim.token) not in kept),
+                *(claim for claim in sending if (claim.report_id, claim.token) not in sent),
+            ]
+
+        return await self._door.change(renew_all)
+
+    async def delivered_before(self, account: str, applicant_id: int) -> list[Delivered]:
+        return await self._door.ask(lambda s: hand_off.delivered_before(s, account, applicant_id))
+
+    async def raw(self, message_id: int) -> bytes:
+        return await self._door.ask(lambda s: bodies.fetch(s, message_id))
+
+    async def settle(self, claim: Claim, settlement: Settlement, *, now: float) -> None:
+        await self._door.change(lambda s: hand_off.settle(s, claim, settlement, now=now))
+
+    async def reap(self, *, now: float, reports_for: Collection[str]) -> list[Reaped]:
+        async def reap_all(statements: Statements) -> list[Reaped]:
+            await reports.reap(statements, now=now)
+            return await hand_off.reap(statements, now=now, reports_for=reports_for)
+
+        return await self._door.change(reap_all)
+
+    async def abandon(self, worker: str, *, now: float) -> int:
+        async def abandon_all(statements: Statements) -> int:
+            values = {"now": now, "worker": worker}
+            return sum(
+                [
+                    await statements.run(
+                        f"UPDATE {table} SET lease_until = :now"  # noqa: S608 - only our own constants
+                        " WHERE in_attempt AND lease_worker = :worker AND lease_until > :now",
+                        **values,
+                    )
+                    for table in ("applications", "reports")
+                ]
+            )
+
+        return await self._door.change(abandon_all)
+
+    # -- report
+
+    async def claim_reports(
+        self, *, worker: str, now: float, lease: float, limit: int, accounts: Collection[str]
+    ) -> list[ReportClaim]:
+        taken: list[ReportClaim] = []
+
+        async def take(statements: Statements) -> list[ReportClaim]:
+            taken[:] = await reports.claim(
+                statements, worker=worker, now=now, lease=lease, limit=limit, accounts=accounts
+            )
+            return taken
+
+        await self._give_back(now)
+        try:
+            return await self._door.change(take)
+        except SpoolUnavailable:
+            self._unanswered += taken
+            raise
+
+    async def settle_report(self, claim: ReportClaim, settlement: ReportSettlement, *, now: float) -> ReportState:
+        return await self._door.change(lambda s: reports.settle(s, claim, settlement, now=now))
+
+    async def pause(self, pause: Pause) -> None:
+        await self._door.change(lambda s: reports.pause(s, pause))
+
+    async def resume(self, account: str) -> bool:
+        async def end(statements: Statements) -> bool:
+            ended = await reports.resume(statements, account)
+            await tell(statements)
+            return ended
+
+        return await self._door.change(end)
+
+    async def pauses(self) -> list[Pause]:
+        return await self._door.ask(reports.pauses)
+
+    # -- both
+
+    async def next_due(self, *, now: float, accounts: Collection[str]) -> Due:
+        return await self._door.ask(lambda s: counts.next_due(s, now=now, accounts=accounts))
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        self._hints.listen(wake)
+
+    # -- people
+
+    async def act(self, application_id: int, action: Action, *, now: float) -> State:
+        async def decide(statements: Statements) -> State:
+            state = await people.act(statements, application_id, action, now=now)
+            await tell(statements)
+            return state
+
+        return await self._door.change(decide)
+
+    async def retry_report(self, report_id: int, *, actor: str, note: str, now: float) -> None:
+        async def retry(statements: Statements) -> None:
+            application_id = await reports.retry(statements, report_id, now=now)
+            await people.record(statements, application_id, now, actor, f"retry report {report_id}", note)
+            await tell(statements)
+
+        await self._door.change(retry)
+
+    async def drop_report(self, report_id: int, *, actor: str, note: str, now: float) -> None:
+        async def drop(statements: Statements) -> None:
+            application_id = await reports.drop(statements, report_id, now=now)
+            await people.record(statements, application_id, now, actor, f"discard report {report_id}", note)
+
+        await self._door.change(drop)
+
+    async def update_facts(self, application_id: int, facts: Facts, applicant_id: int | None) -> None:
+        await self._door.change(lambda s: hand_off.keep_facts(s, application_id, facts, applicant_id))
+
+    async def find(self, wanted: Filter) -> list[Summary]:
+        return await self._door.ask(lambda s: people.find(s, wanted))
+
+    async def story(self, application_id: int) -> Story:
+        return await self._door.look(lambda s: people.story(s, application_id))
+
+    async def backlog(self) -> Backlog:
+        return await self._door.look(counts.backlog)
+
+    async def load(self) -> Load:
+        return await self._door.ask(untrusted.load)
+
+    async def mark(self, key: str) -> float | None:
+        row = await self._door.ask(lambda s: s.one("SELECT at FROM marks WHERE key = :key", key=key))
+        return float(row["at"]) if row is not None else None
+
+    async def set_mark(self, key: str, at: float) -> None:
+        upsert = "INSERT INTO marks (key, at) VALUES (:key, :at) ON CONFLICT (key) DO UPDATE SET at = excluded.at"
+        await self._door.ask(lambda s: s.run(upsert, key=key, at=at))
+
+    async def erase_finished(self, *, before: float, limit: int) -> int:
+        now = self._clock()
+        return await self._door.change(lambda s: messages.erase_finished(s, before=before, limit=limit, now=now))
+
+    async def discard_untrusted(self, *, before: float, limit: int, now: float) -> int:
+        return await self._door.change(lambda s: untrusted.discard(s, before=before, limit=limit, now=now))
+
+    async def check_writable(self) -> None:
+        await self.set_mark("writable", self._clock())
+
+    async def close(self) -> None:
+        await self._door.close()
+        await self._hints.close()
+
+
+__all__ = ["Options", "PostgresSpool", "open_spool"]
