@@ -27,7 +27,7 @@ from apptrack_ingest.receive.data import DataReader
 from apptrack_ingest.receive.deciding import Decider, Decision, Delivery
 from apptrack_ingest.service import build, intake
 from apptrack_ingest.settings import Settings
-from apptrack_ingest.trust import Connection, Verdict
+from apptrack_ingest.trust import Certificate, Connection, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,9 @@ class Attached:
 @click.option("--sender", default="", metavar="ADDRESS", help="As in MAIL; by default that of a bounce.")
 @click.option("--helo", default="", metavar="NAME", help="The name the peer gives itself.")
 @click.option("--user", metavar="NAME", help="A user of smtp.users that has authenticated itself.")
+@click.option(
+    "--certificate", metavar="SHA256|NAME", help="Of a client certificate that the listener's client_ca vouches for."
+)
 @config_option
 @json_option
 @errors_as_exit_codes
@@ -73,6 +76,7 @@ def explain(
     sender: str,
     helo: str,
     user: str | None,
+    certificate: str | None,
     config: Path | None,
     as_json: bool,
 ) -> None:
@@ -84,7 +88,7 @@ def explain(
     """
     found = settings.load(config)
     raw, ours = without_our_trace(as_sent(file.read_bytes()))
-    connection = Connection(_peer(peer or ours.get("peer")), helo, user)
+    connection = Connection(_peer(peer or ours.get("peer")), helo, user, _certificate(certificate))
     named = recipients or tuple(filter(None, [ours.get("recipient")])) or (_only_recipient(found),)
     told = run(_explain(found, raw, connection, sender, named))
     (print_json if as_json else _print)(shape(told, found))
@@ -124,6 +128,15 @@ def _peer(peer: str | None) -> str:
         return str(ip_address(peer.partition("%")[0]))
     except ValueError:
         raise IngestError(f"--peer {peer!r} is no IP address") from None
+
+
+def _certificate(shown: str | None) -> Certificate | None:
+    """A certificate of this fingerprint, or of this name, written as the settings write it."""
+    if not shown:
+        return None
+    plain = shown.lower().removeprefix("sha256:").replace(":", "")
+    is_fingerprint = re.fullmatch("[0-9a-f]{64}", plain)
+    return Certificate(plain) if is_fingerprint else Certificate("", (shown.lower(),))
 
 
 def _only_recipient(found: Settings) -> str:

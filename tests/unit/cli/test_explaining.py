@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from apptrack_ingest.cli import main
@@ -24,6 +25,27 @@ def mail(tmp_path: Path) -> Path:
     file = tmp_path / "mail.eml"
     file.write_bytes(an_email(4711))
     return file
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> str:
+    """Settings with a user and two client certificates that are trusted."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("mx.test.example")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "chain.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return f"""
+[smtp]
+tls_certificate = "{tmp_path}/chain.pem"
+tls_key = "{tmp_path}/key.pem"
+users = {{ relay = "scrypt$4096$8$1$c2FsdHNhbHQ=$MDEyMzQ1Njc4OWFiY2RlZg==" }}
+[[smtp.listeners]]
+client_ca = "{tmp_path}/ca.pem"
+[accounts.acme.trust]
+users = ["relay"]
+client_certificates = ["{"ab" * 32}", "relay.idibu.example"]
+"""
 
 
 def explained(house: House, file: Path, *words: str) -> tuple[int, dict[str, Any]]:
@@ -66,6 +88,23 @@ def test_a_token_in_the_recipient_counts(house: House, mail: Path) -> None:
     assert (code, told["verdicts"][0]["rule"]) == (0, "token")
     code, told = explained(house, mail, "--peer", "203.0.113.9", "--recipient", "applications+wrong@acme.example")
     assert (code, told["verdicts"][0]["rule"]) == (1, "none")
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (("--certificate", "sha256:" + "AB:" * 31 + "AB"), "certificate"),
+        (("--certificate", "Relay.idibu.example"), "certificate"),
+        (("--certificate", "other.idibu.example"), "none"),
+        (("--user", "relay"), "user"),
+    ],
+)
+def test_a_login_and_a_certificate_count(
+    house: House, mail: Path, words: tuple[str, ...], rule: str, certificates: str
+) -> None:
+    house.config.write_text(house.config.read_text() + certificates)
+    _, told = explained(house, mail, "--peer", "203.0.113.9", "--recipient", "applications@acme.example", *words)
+    assert told["verdicts"][0]["rule"] == rule
 
 
 def test_a_stranger_as_recipient_is_refused_at_once(house: House, mail: Path) -> None:
