@@ -62,7 +62,7 @@ _LATIN = frozenset(
 )
 # What UTF-8 has to say to be believed against the declared charset: letters and the usual signs, no odd symbol.
 _PLAUSIBLE = re.compile(
-    "[\x00-\x7f\xa0°£«»¡¿´À-ÖØ-öø-ɏ\u0300-\u0304\u0308ͰͲ-ϿЀ-ӿ\u0590-\u06ff\u0e00-\u0e7fḀ-ỿ–—‘-‟•…€™\u3000-ヿ一-鿿가-힣！-｠]*"
+    "[\x00-\x7f\xa0°£«»¡¿´À-ÖØ-öø-ɏ\u0300-\u0304\u0308Ά-ώЀ-ӿ\u0590-\u06ff\u0e00-\u0e7fḀ-ỿ–—‘-‟•…€™\u3000-ヿ一-鿿가-힣！-｠]*"
 )
 # And enough of it: a letter or two can be two bytes of UTF-8 by chance, and are somebody's honest "Ãª".
 _ENOUGH = re.compile("(?:[A-Za-z0-9][^A-Za-z0-9]*+){3}|(?:[^\x00-\x7f][\x00-\x7f]*+){3}")
