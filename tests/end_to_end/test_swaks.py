@@ -1,6 +1,7 @@
 """swaks, the postmaster's test client, at listeners of every kind: TLS, AUTH, client certificates, PROXY, pipelining."""
 
 import re
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,9 @@ def test_a_listed_balancer_says_who_the_peer_is(doors, swaks, version, door, how
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_another_balancer_is_turned_away(swaks, version):
     said = swaks("other-balancer", *proxy(version, "127.0.0.1"))
-    refused(said, NOT_CONNECTED, "421 4.7.0 Only by way of the load balancer, with a PROXY header")
+    # It is cut off at once, so that swaks may be ended by a signal where it writes its QUIT.
+    assert said.code in (NOT_CONNECTED, -signal.SIGPIPE), said.all
+    refused(said, said.code, "421 4.7.0 Only by way of the load balancer, with a PROXY header")
 
 
 # --- the dialogue ----------------------------------------------------------------------------------------------------
