@@ -14,9 +14,10 @@ from apptrack_ingest import logs
 from apptrack_ingest.cli.common import config_option, err, errors_as_exit_codes, out, run
 from apptrack_ingest.idibu import sandbox as idibu_sandbox
 from apptrack_ingest.service import activated, build, lock
+from apptrack_ingest.service.intake_role import run_intake
 from apptrack_ingest.service.link import ChildLink
-from apptrack_ingest.service.roles import run_intake, run_worker
 from apptrack_ingest.service.supervisor import ROLES, Supervisor
+from apptrack_ingest.service.worker_role import run_worker
 
 
 @click.command()

@@ -17,7 +17,7 @@ from apptrack_ingest import logs, metrics
 from apptrack_ingest.errors import ConfigError, HandlerError, IngestError
 from apptrack_ingest.service import build, lock
 from apptrack_ingest.service.activated import Activated, as_words, by_listener
-from apptrack_ingest.service.roles import log_problems, spool_checks
+from apptrack_ingest.service.around import log_problems, spool_checks
 from apptrack_ingest.service.scratch import metrics_home
 from apptrack_ingest.settings import Settings, accounts_without_hash
 from apptrack_ingest.spool.contract import Spool

@@ -13,7 +13,7 @@ import pytest
 from apptrack_ingest import settings
 from apptrack_ingest.model import Arrival, Envelope, Message
 from apptrack_ingest.service.link import ChildLink
-from apptrack_ingest.service.roles import run_worker
+from apptrack_ingest.service.worker_role import run_worker
 from apptrack_ingest.spool.sqlite import open_spool
 from apptrack_ingest.testing import an_email
 
