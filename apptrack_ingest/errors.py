@@ -9,6 +9,7 @@
     │   └── NotFound           no such application, message or report
     ├── NotAllowed             the life of an application has no such step (the text says what to do instead)
     ├── Unreadable             the mail could not be parsed within its limits
+    ├── ChildFailed            a process of `serve` does not start, or does not stay up
     ├── HandlerError           a handler cannot be found, loaded or configured
     ├── RetryLater             (public) a handler asks to be called again later
     └── IdibuError             temporary or not, see `.temporary`
@@ -25,6 +26,7 @@ No message here carries a secret or a candidate's data: ids, keys and reason cod
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 class IngestError(Exception):
@@ -61,7 +63,12 @@ class SpoolError(IngestError):
 
 
 class SpoolUnavailable(SpoolError):
-    """The spool's database cannot be used now; nothing of the operation was kept; try again later."""
+    """The spool's database cannot be used now; nothing of the operation was kept; try again later. `code` is the driver's
+    or the system's short name for the reason, fit for logs; empty where there is none."""
+
+    def __init__(self, text: str = "", *, code: str = "") -> None:
+        self.code = code
+        super().__init__(text)
 
 
 class LeaseLost(SpoolError):
@@ -85,6 +92,15 @@ class Unreadable(IngestError):
         super().__init__(f"{code}: {detail}" if detail else code)
 
 
+class ChildFailed(IngestError):
+    """A child could not be started at all, or does not stay up; `code` is the exit code for `serve` itself."""
+
+    def __init__(self, name: str, code: int, *, was_ready: bool = False) -> None:
+        self.code = code
+        what = "does not stay up" if was_ready else "could not be started"
+        super().__init__(f"the {name} {what} (exit code {code}); its own message stands above")
+
+
 class HandlerError(IngestError):
     """A handler could not be found, imported or built from its settings."""
 
@@ -93,12 +109,17 @@ class RetryLater(IngestError):
     """Raised by a handler: not now, please call again.
 
     `reason` is in words (kept in the spool and shown to people, never logged); `after` is the least number of seconds to
-    wait, when the ATS named one (HTTP Retry-After); without it the account's retry schedule decides.
+    wait, when the ATS named one (HTTP Retry-After); without it the account's retry schedule decides. `about` says whom it
+    concerns, where the handler knows: "ats", all applications (it was not reached, is overloaded, a quota is used up: with
+    `after` the whole account waits until then); "application", this one alone (the ATS answered, all others may go on).
     """
 
-    def __init__(self, reason: str, after: float | None = None) -> None:
+    def __init__(
+        self, reason: str, after: float | None = None, *, about: Literal["ats", "application"] | None = None
+    ) -> None:
         self.reason = reason
         self.after = after
+        self.about = about
         super().__init__(reason)
 
 

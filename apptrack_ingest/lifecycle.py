@@ -1,4 +1,4 @@
-"""The life of an application as one table and a few pure rules: what may follow what, and when to try again.
+"""The life of an application as one table and a few pure rules: what may follow what, when to try again, how often at most.
 
 There is no clock and no input or output here; every function takes the time it needs as epoch seconds.
 """
@@ -27,6 +27,7 @@ class Event(StrEnum):
     RETRY = "retry"
     AGAIN = "retry --again"
     DISCARD = "discard"
+    FORGET = "forget"
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
@@ -45,6 +46,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.FAILED, Event.RETRY): State.RECEIVED,
     (State.FAILED, Event.DISCARD): State.DISCARDED,
     (State.DELIVERED, Event.AGAIN): State.RECEIVED,
+    (State.RECEIVED, Event.FORGET): State.DISCARDED,
+    (State.HELD, Event.FORGET): State.DISCARDED,
+    (State.REJECTED, Event.FORGET): State.DISCARDED,
+    (State.FAILED, Event.FORGET): State.DISCARDED,
 }
 
 WAITING = frozenset({State.RECEIVED, State.HELD, State.REJECTED, State.FAILED})
@@ -58,12 +63,16 @@ def after(state: State, event: Event) -> State:
     try:
         return TRANSITIONS[(state, event)]
     except KeyError:
-        possible = sorted(e.value for (s, e) in TRANSITIONS if s is state and e in BY_A_PERSON)
+        possible = sorted(e.value for (s, e) in TRANSITIONS if s is state and e in OFFERED)
         instead = f"possible: {', '.join(possible)}" if possible else "nothing is left to decide"
         raise NotAllowed(f"{event.value} is not possible while {state.value}; {instead}") from None
 
 
-BY_A_PERSON = frozenset({Event.HOLD, Event.ROUTE, Event.RELEASE, Event.RETRY, Event.AGAIN, Event.DISCARD})
+OFFERED = frozenset({Event.HOLD, Event.ROUTE, Event.RELEASE, Event.RETRY, Event.AGAIN, Event.DISCARD})
+"""What a person can decide about one application."""
+
+BY_A_PERSON = OFFERED | {Event.FORGET}
+"""The same, and what follows from a decision about the candidate."""
 
 SOLO_ATTEMPTS = 3
 """How often an application whose attempt ended in no verdict is tried alone before it is held (invariant 2)."""
@@ -142,6 +151,9 @@ _STEP = re.compile(r"(\d{1,9})\s*([smhd])(?:\s*\*\s*(\d{1,9}))?")
 DEFAULT_RETRY = "1m, 5m*2, 15m, 1h*7, 4h*40"
 """Seven days, the first minutes close together: most outages are restarts."""
 
+DEFAULT_PROBES = "10s, 30s, 1m, 2m, 5m"
+"""Waits of an account whose ATS seems to be away, before a single application is tried; the last is repeated."""
+
 REFUSED_FOR = 24 * 3600.0
 """How long idibu's `failed` is tried again before the report is `refused`, in seconds (DESIGN, section 2)."""
 
@@ -180,6 +192,36 @@ def parse_schedule(text: str) -> Schedule:
             raise ValueError(f"{step!r} is no step: the wait must be over zero and repeated 1 to 1000 times")
         waits += [float(int(number) * _UNITS[unit])] * int(times or 1)
     return Schedule(tuple(waits), text)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` in any span of `seconds`, wherever it begins."""
+
+    count: int
+    seconds: float
+
+
+_RATE = re.compile(r"(\d{1,9})\s*/\s*(\d{0,9})\s*([smhd])")
+
+MOST_IN_A_RATE = 100_000
+"""The largest count of a rate: as many points in time are remembered."""
+
+
+def parse_rates(text: str) -> tuple[Rate, ...]:
+    """Reads `100/1m, 5000/d`: a count, a slash, a span in s, m, h or d; all of them hold. Empty: no limit. Raises ValueError
+    saying what was not understood."""
+    return tuple(_rate(part.strip()) for part in text.split(",")) if text.strip() else ()
+
+
+def _rate(text: str) -> Rate:
+    match = _RATE.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text!r} is no rate; write a count, a slash and a span of time, like 100/1m or 5000/d")
+    count, number, unit = match.groups()
+    if not 1 <= int(count) <= MOST_IN_A_RATE or (number and int(number) == 0):
+        raise ValueError(f"{text!r} is no rate: the count must be 1 to {MOST_IN_A_RATE} and the span over zero")
+    return Rate(int(count), float(int(number or 1) * _UNITS[unit]))
 
 
 def next_attempt(

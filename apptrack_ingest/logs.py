@@ -6,18 +6,21 @@ where in our code it passed, never its text (httpx puts URLs into exceptions, pa
 """
 
 import errno
+import json
 import logging
 import re
 import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from apptrack_ingest.errors import SpoolUnavailable
 from apptrack_ingest.settings import Log
 
 ROOT = "apptrack_ingest"
@@ -46,6 +49,8 @@ def configure(log: Log, role: str, stream: TextIO | None = None) -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
+    # Of a record no more is found out than stands in our lines (the standard library's "Optimization" how-to).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # On a log that cannot be written, the standard library would print the record's raw arguments.
     logging.raiseExceptions = False
 
@@ -88,7 +93,9 @@ def received(
     seconds: float,
 ) -> None:
     """A mail of `size` bytes was spooled and answered 250, `seconds` after the end of its DATA."""
-    get("receive").info(
+    _tell(
+        "receive",
+        logging.INFO,
         "received",
         message=message_id,
         accounts=[account or "" for account in accounts],
@@ -112,7 +119,8 @@ def hand_off_finished(
 ) -> None:
     """A hand-off attempt ended; `code` is its reason code, `seconds` how long the attempt took."""
     level = logging.WARNING if result in ("failed", "held", "no-verdict") else logging.INFO
-    get("hand-off").log(
+    _tell(
+        "hand-off",
         level,
         "hand-off finished",
         application=application_id,
@@ -139,7 +147,8 @@ def report_finished(
 ) -> None:
     """An attempt to report to idibu ended."""
     level = logging.WARNING if result in ("refused", "unauthorized") else logging.INFO
-    get("report").log(
+    _tell(
+        "report",
         level,
         "report finished",
         report=report_id,
@@ -151,6 +160,18 @@ def report_finished(
         code=safe_code(code),
         seconds=round(seconds, 4),
     )
+
+
+def _tell(name: str, level: int, event: str, **fields: Any) -> None:
+    """The same line as `get(name).log(level, event, **fields)`, for a third of the cost: one is written for every mail."""
+    logger = logging.getLogger(f"{ROOT}.{name}")
+    if logger.isEnabledFor(level):
+        word = logging.getLevelName(level).lower()
+        line = {**_safe_value(fields), "event": event, "level": word, "logger": logger.name}
+        # Made and handed over by ourselves: `logger.log` would walk the stack for the place in the code it came from.
+        record = logger.makeRecord(logger.name, level, "", 0, cast(str, line), (), None)
+        record._logger, record._name = logger, word
+        logger.handle(record)
 
 
 def safe_code(code: str) -> str:
@@ -180,9 +201,9 @@ def _type_name(error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """A short name that tells a full disk from a lost connection."""
+    """A short name that tells a full disk from a lost connection, and a wrong password from both."""
     name = getattr(error, "sqlite_errorname", None) or errno.errorcode.get(getattr(error, "errno", None) or 0)
-    return str(name or "")
+    return str(name or (error.code if isinstance(error, SpoolUnavailable) else ""))
 
 
 def _causes(error: BaseException) -> list[str]:
@@ -240,11 +261,15 @@ _SECRET_PAIR = re.compile(rf"""(?i){_BEFORE}({_NAMES}["']?\s*(?:=|:|%3D|>)\s*["'
 _SECRET_PATH = re.compile(r"(?i)(/REMOTE/V\d+/)[^/?\s\"']+")
 _USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)[^/\s@]{1,500}@")
 _SECRET_KEY = re.compile(rf"(?i){_NAMES}")
+# Without one of these none of the three above finds anything.
+_SIGNS = re.compile("[=:%>/]")
 
 
 def redact(text: str) -> str:
     """Masks what follows `hash=` and the like, the hash in the path of idibu's posting service (its URL ends in
     `/REMOTE/V3/:hash`), and user names and passwords in URLs. Masks rather too much than too little."""
+    if not _SIGNS.search(text):
+        return text
     text = _SECRET_PAIR.sub(rf"\1{MASK}", text)
     text = _SECRET_PATH.sub(rf"\1{MASK}", text)
     return _USER_INFO.sub(rf"\1{MASK}@", text)
@@ -261,12 +286,20 @@ def _safe_value(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {
-            _safe_text(key): MASK if _SECRET_KEY.fullmatch(str(key)) else _safe_value(v) for key, v in value.items()
-        }
+        return {_safe_key(str(key)): MASK if _is_secret(str(key)) else _safe_value(v) for key, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_safe_value(item) for item in value]
     return _safe_text(_type_name(value) if isinstance(value, BaseException) else value)
+
+
+@lru_cache(256)
+def _is_secret(key: str) -> bool:
+    return bool(_SECRET_KEY.fullmatch(key))
+
+
+@lru_cache(256)
+def _safe_key(key: str) -> str:
+    return _safe_text(key)
 
 
 def _safe_text(value: object) -> str:
@@ -315,11 +348,17 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
             return {"role": role, **event}
 
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        chain = [self.remove_processors_meta, stamp, with_role, _ordered, renderer]
-        super().__init__(processors=chain, foreign_pre_chain=_FOREIGN)
+        self._own = [stamp, with_role, _ordered, renderer]
+        super().__init__(processors=[self.remove_processors_meta, *self._own], foreign_pre_chain=_FOREIGN)
 
     def format(self, record: logging.LogRecord) -> str:
-        return super().format(record if hasattr(record, "_logger") else _tamed(record))
+        if not hasattr(record, "_logger"):
+            return super().format(_tamed(record))
+        # Ours are events already: what else structlog does with a record, copies of it above all, is not needed.
+        event: Any = {**cast(dict[str, Any], record.msg)}
+        for step in self._own:
+            event = step(None, record.levelname, event)
+        return str(event)
 
 
 def _tamed(record: logging.LogRecord) -> logging.LogRecord:
@@ -335,7 +374,15 @@ def _tamed(record: logging.LogRecord) -> logging.LogRecord:
     return tamed
 
 
+_encoded = json.JSONEncoder(check_circular=False, default=str).encode
+
+
+def _as_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    """What structlog's own renderer gives, by an encoder that is not made anew for each line."""
+    return _encoded(event)
+
+
 def _renderer(console: bool, *, colours: bool) -> Any:
     if console:
         return structlog.dev.ConsoleRenderer(colors=colours)
-    return structlog.processors.JSONRenderer(sort_keys=False)
+    return _as_json

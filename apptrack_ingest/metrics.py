@@ -10,10 +10,10 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from threading import Lock
-from typing import Literal, cast
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,17 +24,17 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from apptrack_ingest.model import Backlog, HeldReason, ReportState, State
+from apptrack_ingest import metric_files
+from apptrack_ingest.model import Backlog, HeldReason, PausedBy, ReportState, Stage, State
 
 HandOffResult = Literal[
     "delivered", "duplicate", "rejected", "postponed", "failed", "held", "no-verdict", "interrupted"
 ]
 ReportResult = Literal["confirmed", "refused", "unauthorized", "not-reached", "superseded"]
-Stage = Literal["hand-off", "report"]
+
+multiprocess_dir, child_exited = metric_files.multiprocess_dir, metric_files.child_exited
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The text format that every Prometheus reads."""
@@ -103,6 +103,12 @@ _hand_off = _histogram("apptrack_hand_off_seconds", "The handler's own time.", "
 _receive_to_hand_off = _histogram(
     "apptrack_receive_to_hand_off_seconds", "From the receipt to the handler's verdict.", buckets=_LONG
 )
+_breaker = _gauge("apptrack_breaker_open", "Workers whose breaker for the account is open.", "account", mode="livesum")
+_breaker_opened = _counter(
+    "apptrack_breaker_opened_total", "Times a breaker opened, or stayed open.", "account", "code"
+)
+_rationed = _gauge("apptrack_rate_used_up", "Workers that wait for the account's rate.", "account", mode="livesum")
+_in_work = _gauge("apptrack_bytes_in_work", "Bytes set aside for mails that workers work on now.", mode="livesum")
 _report_attempts = _counter("apptrack_report_attempts_total", "Finished report attempts.", "account", "result")
 _receive_to_report = _histogram(
     "apptrack_receive_to_report_seconds", "From the receipt to idibu's confirmation.", buckets=_LONG
@@ -119,7 +125,7 @@ _HELD = _derived("apptrack_applications_held", "Held applications by reason.", "
 _REPORTS = _derived("apptrack_reports", "Reports in the spool.", "account", "state")
 _OLDEST = _derived("apptrack_oldest_seconds", "Age of the oldest that waits in a stage; 0: none.", "stage", "account")
 _BACKLOG = _derived("apptrack_backlog", "How many wait in a stage.", "stage", "account")
-_PAUSED = _derived("apptrack_reporting_paused", "1 while idibu does not accept the account's hash.", "account")
+_PAUSED = _derived("apptrack_paused", "1 while a stage of the account is paused.", "account", "stage", "by")
 _NO_HASH = _derived("apptrack_reporting_without_hash", "1 while the account has no hash to report with.", "account")
 _SIZE = _derived("apptrack_spool_size_bytes", "What the spool takes on disk.")
 _FREE = _derived("apptrack_spool_free_bytes", "Free space where the spool is.")
@@ -130,17 +136,28 @@ _FREE_INODES = _derived(
 # --- recording -------------------------------------------------------------------------------------------------------
 
 
+@cache
+def _counter_of(metric: Counter, *labels: str) -> Counter:
+    """The counter for these labels, which the library looks up under a lock each time; there are few."""
+    return metric.labels(*labels)
+
+
+@cache
+def _gauge_of(metric: Gauge, *labels: str) -> Gauge:
+    return metric.labels(*labels)
+
+
 def received(accounts: Iterable[str | None], *, trusted: bool, at: float) -> None:
     """One mail was spooled at `at` (epoch seconds); `accounts` are those of its applications, None: unrouted."""
-    _messages.labels("yes" if trusted else "no").inc()
+    _counter_of(_messages, "yes" if trusted else "no").inc()
     for account in accounts:
-        _applications.labels(account or "").inc()
-        _last_received.labels(account or "").set(at)
+        _counter_of(_applications, account or "").inc()
+        _gauge_of(_last_received, account or "").set(at)
 
 
 def replied(code: int) -> None:
     """An SMTP reply went out; `code` is its basic code (RFC 5321, 4.2), counted as 0 where it is none."""
-    _replies.labels(str(code if 200 <= code <= 599 else 0)).inc()
+    _counter_of(_replies, str(code if 200 <= code <= 599 else 0)).inc()
 
 
 def session_opened() -> None:
@@ -165,7 +182,7 @@ def bytes_in_flight(count: int) -> None:
 
 def judged(account: str, rule: str) -> None:
     """A sender was judged for an account ("": none) by one of the fixed words of `trust.Rule`."""
-    _verdicts.labels(account, rule).inc()
+    _counter_of(_verdicts, account, rule).inc()
 
 
 def certificate_ends(at: float) -> None:
@@ -192,6 +209,26 @@ def handed_off(seconds: float) -> None:
     _receive_to_hand_off.observe(max(seconds, 0.0))
 
 
+def breaker(account: str, *, is_open: bool) -> None:
+    """This worker's breaker for the account is open now, or not."""
+    _breaker.labels(account).set(is_open)
+
+
+def breaker_opened(account: str, code: str) -> None:
+    """It opened, or its probe failed; `code` is one of the fixed words of `worker.breaker.Code`."""
+    _breaker_opened.labels(account, code).inc()
+
+
+def rationed(account: str, *, is_rationed: bool) -> None:
+    """This worker waits until the account's rate allows more, or not."""
+    _rationed.labels(account).set(is_rationed)
+
+
+def bytes_in_work(count: int) -> None:
+    """So many bytes are set aside for the mails this worker works on."""
+    _in_work.set(count)
+
+
 def report_attempted(account: str, result: ReportResult) -> None:
     """An attempt to report to idibu ended."""
     _report_attempts.labels(account, result).inc()
@@ -205,50 +242,6 @@ def reported(seconds: float) -> None:
 def process_restarted(role: str) -> None:
     """A process of that role ended unexpectedly and is started again (recorded by its supervisor)."""
     _restarts.labels(role).inc()
-
-
-# --- several processes -----------------------------------------------------------------------------------------------
-
-_ARCHIVE = 0
-"""The file number under which the counts of ended processes are kept; no process has it."""
-
-_files = Lock()
-"""A scrape must not see an ended process's counts both in its own file and in the archive, nor in neither."""
-
-
-def multiprocess_dir(path: Path) -> dict[str, str]:
-    """Makes an empty directory for the children's files; returns what to add to their environment.
-
-    To be called once, at the start of a supervisor, before its first child.
-    """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left_over in path.glob("*.db"):
-        left_over.unlink()
-    return {"PROMETHEUS_MULTIPROC_DIR": str(path)}
-
-
-def child_exited(path: Path, pid: int) -> None:
-    """Keeps what an ended child counted and forgets its gauges; to be called after the child was waited for.
-
-    Its files are folded into one, so that a child that restarts for months does not fill the directory.
-    """
-    with _files:
-        mark_process_dead(pid, str(path))  # type: ignore[no-untyped-call]
-        for kind in ("counter", "histogram", "gauge_max"):
-            _fold(path / f"{kind}_{pid}.db", path / f"{kind}_{_ARCHIVE}.db", greatest=kind == "gauge_max")
-
-
-def _fold(source: Path, archive: Path, *, greatest: bool) -> None:
-    if not source.exists():
-        return
-    kept = MmapedDict(str(archive))  # type: ignore[no-untyped-call]
-    try:
-        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
-            before, _ = kept.read_value(key)  # type: ignore[no-untyped-call]
-            kept.write_value(key, max(before, value) if greatest else before + value, 0.0)  # type: ignore[no-untyped-call]
-    finally:
-        kept.close()  # type: ignore[no-untyped-call]
-    source.unlink()
 
 
 # --- exposing --------------------------------------------------------------------------------------------------------
@@ -278,18 +271,9 @@ def exposition(backlog: Backlog | None, now: float, surroundings: Surroundings |
     if around.children is None:
         registry.register(_PROCESS)
         return generate_latest(registry), CONTENT_TYPE
-    with _files:
-        _Children(registry, str(around.children))  # type: ignore[no-untyped-call]
+    with metric_files.files:
+        metric_files.Children(registry, str(around.children))  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE
-
-
-class _Children(MultiProcessCollector):
-    """The sum over the children's files. A file is empty for the moment between its creation and its first use, and
-    the library would stumble over it."""
-
-    def collect(self) -> Iterable[Metric]:
-        files = [str(path) for path in Path(self._path).glob("*.db") if path.stat().st_size]
-        return cast(Iterable[Metric], self.merge(files))  # type: ignore[no-untyped-call]
 
 
 class _AtScrape(Collector):
@@ -353,17 +337,21 @@ def _of_backlog(backlog: Backlog, now: float, configured: Iterable[str]) -> Iter
     yield _family(_REPORTS, {(a, s): backlog.reports.get((a, s), 0) for a in accounts for s in ReportState})
     yield _family(_OLDEST, _oldest(backlog, now, accounts))
     yield _family(_BACKLOG, _waiting(backlog, accounts))
-    yield _family(_PAUSED, {(a,): a in backlog.paused for a in accounts})
+    yield _family(_PAUSED, _paused(backlog, accounts))
     yield _family(_SIZE, {(): backlog.size_bytes})
 
 
 def _accounts_in(backlog: Backlog) -> set[str]:
-    counted = [*backlog.applications, *backlog.held, *backlog.reports]
-    return {account for account, _ in counted} | {*backlog.oldest_hand_off, *backlog.oldest_report, *backlog.paused}
+    counted = [*backlog.applications, *backlog.held, *backlog.reports, *backlog.paused]
+    return {account for account, _ in counted} | {*backlog.oldest_hand_off, *backlog.oldest_report}
+
+
+def _paused(backlog: Backlog, accounts: Iterable[str]) -> dict[tuple[str, ...], float]:
+    return {(a, s, by): backlog.paused.get((a, s)) is by for a in accounts for s in Stage for by in PausedBy}
 
 
 def _oldest(backlog: Backlog, now: float, accounts: Iterable[str]) -> dict[tuple[str, ...], float]:
-    stages: dict[Stage, dict[str, float]] = {"hand-off": backlog.oldest_hand_off, "report": backlog.oldest_report}
+    stages = {Stage.HAND_OFF: backlog.oldest_hand_off, Stage.REPORT: backlog.oldest_report}
     return {
         (stage, account): max(now - since.get(account, now), 0.0)
         for stage, since in stages.items()

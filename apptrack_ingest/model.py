@@ -48,6 +48,20 @@ class ReportStatus(StrEnum):
     FAIL = "fail"
 
 
+class Stage(StrEnum):
+    """The two stages in which work waits for others, and which a person can pause."""
+
+    HAND_OFF = "hand-off"
+    REPORT = "report"
+
+
+class PausedBy(StrEnum):
+    """Who paused a stage of an account: apptrack-ingest itself, or a person."""
+
+    ITSELF = "itself"
+    PERSON = "person"
+
+
 class AttemptKind(StrEnum):
     """Which of the two independent jobs an attempt belongs to."""
 
@@ -226,6 +240,17 @@ class Application:
 
 
 @dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who is to be forgotten, as a handler is asked to: the account and the candidate's e-mail address, in whatever
+    capitals; the applicants' ids and the ATS's remote ids as far as they are still known, each perhaps none."""
+
+    account: str
+    email: str = field(repr=False)
+    applicant_ids: tuple[int, ...] = ()
+    remote_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The ATS took the candidate; `remote_id` is its own id for it, passed on to idibu."""
 
@@ -303,7 +328,8 @@ class Backlog:
 
     `applications` counts by (account, state), account "" where unrouted; `held` by (account, reason); `reports` by
     (account, state). `oldest_hand_off` and `oldest_report` give, by account, when the oldest application still
-    `received` came in and when the oldest `due` report was made. `paused` names the accounts whose reporting is paused.
+    `received` came in and when the oldest `due` report was made. `paused` says which stages of accounts are paused, and
+    by whom.
     """
 
     applications: dict[tuple[str, State], int]
@@ -311,5 +337,5 @@ class Backlog:
     reports: dict[tuple[str, ReportState], int]
     oldest_hand_off: dict[str, float]
     oldest_report: dict[str, float]
-    paused: frozenset[str]
+    paused: dict[tuple[str, Stage], PausedBy]
     size_bytes: int

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from apptrack_ingest.handoff import Done, Outcome, close, run
 from apptrack_ingest.handoff import running as hand_off
+from apptrack_ingest.handoff.forgetting import can_forget, forget
 from apptrack_ingest.idibu.sandbox import Sandbox, running
 from apptrack_ingest.idibu.sandbox_script import Fault, Quirk, Step
 from apptrack_ingest.idibu.sandbox_store import Applicant
@@ -35,6 +36,7 @@ from apptrack_ingest.model import (
     Hint,
     Job,
     Owner,
+    Person,
     Previous,
     Role,
     Source,
@@ -495,6 +497,54 @@ class HandlerContract:
         assert len(held) == 1, f"the ATS holds {len(held)} candidates for applicant {application.applicant_id}"
         expected = {document.sha256 for document in application.documents}
         assert held[0].documents in (None, expected), "the ATS does not hold the application's documents"
+
+
+class ForgettingContract(HandlerContract):
+    """The same for a handler that can forget: subclass this one instead, and it must also erase a person."""
+
+    def test_a_person_is_forgotten_and_nobody_else(self, handler: Any) -> None:
+        jane, john = (
+            an_application(),
+            an_application(applicant_id=2, candidate=Candidate("John Roe", "john@example.org")),
+        )
+
+        async def scenario() -> None:
+            await self._taken(handler, john)
+            remote_id = await self._taken(handler, jane)
+            person = Person(jane.account, A_PERSON, (jane.applicant_id,), (remote_id,) if remote_id else ())
+            assert await self._forgotten(handler, person) >= 1, "it says that it erased nothing"
+            assert await self._forgotten(handler, person) == 0, "it says that it erased what was gone already"
+
+        self._play(handler, scenario())
+        assert [held.applicant_id for held in self.candidates()] == [john.applicant_id]
+        self._assert_held(john)
+
+    def test_a_person_is_found_by_the_address_alone(self, handler: Any) -> None:
+        """The ids may be gone from the spool long before; capitals do not matter."""
+
+        async def scenario() -> None:
+            await self._taken(handler, an_application())
+            assert await self._forgotten(handler, Person(an_application().account, A_PERSON.upper())) >= 1
+
+        self._play(handler, scenario())
+        assert not self.candidates()
+
+    def test_one_who_was_forgotten_can_apply_again(self, handler: Any) -> None:
+        async def scenario() -> None:
+            await self._taken(handler, an_application())
+            await self._forgotten(handler, Person(an_application().account, A_PERSON))
+            await self._taken(handler, an_application())
+
+        self._play(handler, scenario())
+        self._assert_held(an_application())
+
+    async def _forgotten(self, handler: Any, person: Person) -> int:
+        assert can_forget(handler), "it has no `forget`: use HandlerContract"
+        return await forget(handler, person, self.patience)
+
+
+A_PERSON = "jane.doe@example.com"
+"""The candidate of `an_application`."""
 
 
 async def _cancel_after(steps: int, task: "asyncio.Future[Outcome]") -> None:

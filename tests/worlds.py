@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from apptrack_ingest.idibu.sandbox import Sandbox
 from apptrack_ingest.lifecycle import parse_schedule
 from apptrack_ingest.model import Arrival, Envelope, Message
-from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.mime import parse
 from apptrack_ingest.report.reporter import Destination, Reporter
 from apptrack_ingest.spool.contract import Filter
 from apptrack_ingest.spool.sqlite import open_spool

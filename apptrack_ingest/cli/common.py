@@ -17,6 +17,7 @@ from rich.console import Console
 from apptrack_ingest import settings
 from apptrack_ingest.errors import (
     CannotListen,
+    ChildFailed,
     ConfigError,
     HandlerError,
     IngestError,
@@ -25,9 +26,10 @@ from apptrack_ingest.errors import (
     SpoolUnavailable,
 )
 from apptrack_ingest.logs import escape
-from apptrack_ingest.service import build
-from apptrack_ingest.service.supervisor import ChildFailed
+from apptrack_ingest.service.place import spool_of as open_spool_of
+from apptrack_ingest.service.place import where
 from apptrack_ingest.settings import Settings
+from apptrack_ingest.spool import opening
 from apptrack_ingest.spool.contract import Spool
 
 P = ParamSpec("P")
@@ -108,11 +110,11 @@ async def spool_of(config: Path | None) -> AsyncIterator[tuple[Spool, Settings]]
 
     Raises NotFound where there is no spool yet: looking must not make one."""
     found = settings.load(config)
-    if not found.database.exists():
+    if not await opening.exists(where(found)):
         raise NotFound(
-            f"there is no spool at {found.database}: has `apptrack-ingest serve` run with this configuration?"
+            f"there is no spool at {found.spool_shown}: has `apptrack-ingest serve` run with this configuration?"
         )
-    spool = build.spool_of(found)
+    spool = open_spool_of(found)
     try:
         yield spool, found
     finally:

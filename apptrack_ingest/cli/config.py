@@ -9,6 +9,7 @@ import click
 
 from apptrack_ingest.cli.common import config_option, err, errors_as_exit_codes, json_option, out, plain, run
 from apptrack_ingest.service import build
+from apptrack_ingest.service.place import spool_of
 from apptrack_ingest.settings import Settings, accounts_without_hash
 
 
@@ -61,8 +62,16 @@ def _toml(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def migrate(config: Path | None) -> None:
     """Make the spool, or bring its schema up to date; `serve` does so by itself at its start."""
     found = build.checked(config)
-    run(build.spool_of(found).close())
-    out.print(f"the spool {found.database} is up to date", markup=False)
+    run(_prepare(found))
+    out.print(f"the spool {found.spool_shown} is up to date", markup=False)
+
+
+async def _prepare(found: Settings) -> None:
+    spool = spool_of(found)
+    try:
+        await spool.prepare()
+    finally:
+        await spool.close()
 
 
 COMMANDS = (check_config, migrate)

@@ -20,12 +20,12 @@ from apptrack_ingest.cli.showing import print_json, print_table, text
 from apptrack_ingest.errors import IngestError, Unreadable
 from apptrack_ingest.lifecycle import reason_to_hold
 from apptrack_ingest.model import Arrival, Envelope, Parsed
-from apptrack_ingest.parse import parse
 from apptrack_ingest.parse.headers import Peek, header_block, peek
+from apptrack_ingest.parse.mime import parse
 from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.data import DataReader
 from apptrack_ingest.receive.deciding import Decider, Decision, Delivery
-from apptrack_ingest.service import build, intake
+from apptrack_ingest.service import intake, working
 from apptrack_ingest.settings import Settings
 from apptrack_ingest.trust import Certificate, Connection, Verdict
 
@@ -174,7 +174,7 @@ async def _attached(found: Settings, raw: bytes, accounts: Sequence[str | None])
     with contextlib.suppress(Unreadable):
         parsed = parse(raw)
         if parsed.inner is not None:
-            judge = build.InnerJudge(found)
+            judge = working.InnerJudge(found)
             try:
                 return Attached(parsed, {account: await judge(account, parsed.inner) for account in accounts})
             finally:

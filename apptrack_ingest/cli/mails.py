@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from apptrack_ingest.cli.common import config_option, err, errors_as_exit_codes, run, spool_of
-from apptrack_ingest.cli.listing import ID
 from apptrack_ingest.cli.orders import Order, believed, carry_out, for_each_id, vouched
+from apptrack_ingest.cli.selecting import ID
 from apptrack_ingest.cli.showing import safe
 from apptrack_ingest.errors import IngestError, NotFound
 from apptrack_ingest.lifecycle import Event
@@ -107,7 +107,7 @@ async def _raw(config: Path | None, application_id: int) -> bytes:
     async with spool_of(config) as (spool, _):
         story = await spool.story(application_id)
         if story.erased:
-            raise NotFound(f"application {application_id}: its mail was erased by retention")
+            raise NotFound(f"application {application_id}: its mail was erased by retention or `forget`")
         return await spool.raw(story.summary.message_id)
 
 

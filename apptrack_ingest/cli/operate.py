@@ -1,20 +1,20 @@
 """`retry`, `discard`, `hold`, `release` and `route`: what a person decides about applications."""
 
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import click
 
 from apptrack_ingest.cli.common import actor
-from apptrack_ingest.cli.listing import ID
-from apptrack_ingest.cli.orders import Order, believed, carry_out, for_each_id, known_account, reason_option
+from apptrack_ingest.cli.many import Wish, for_many
+from apptrack_ingest.cli.orders import Order, believed, known_account, reason_option
+from apptrack_ingest.cli.selecting import ID, filter_of, says_something
 from apptrack_ingest.errors import NotAllowed
-from apptrack_ingest.lifecycle import Event, after
+from apptrack_ingest.lifecycle import Event, after, states_a_person_can
 from apptrack_ingest.model import HeldReason, ReportState, State
-from apptrack_ingest.parse import DEFAULT_LIMITS
 from apptrack_ingest.parse.headers import header_block, peek
+from apptrack_ingest.parse.limits import DEFAULT_LIMITS
 from apptrack_ingest.spool.contract import ReportRecord, Story
 
 SETTLED_BADLY = (ReportState.REFUSED, ReportState.FAILED)
@@ -27,18 +27,22 @@ RETRIED = (State.HELD, State.REJECTED, State.FAILED)
 @click.option("--again", is_flag=True, help="Hand a delivered application over once more; the handler is told.")
 @click.option("--report", "report_only", is_flag=True, help="Only send the refused or failed report once more.")
 @reason_option
-@for_each_id
-def retry(
-    ids: tuple[int, ...], config: Path | None, again: bool, report_only: bool, reason: str, as_json: bool
-) -> None:
+@for_many()
+def retry(again: bool, report_only: bool, reason: str, **given: Any) -> None:
     """Try again: the hand-off of held, rejected and failed applications, of all others a refused or failed report.
 
-    The new outcome of a hand-off is reported to idibu anew, also where an earlier report was refused.
+    The new outcome of a hand-off is reported to idibu anew, also where an earlier report was refused. A selection takes
+    held, rejected and failed applications; with --again delivered ones; with --report any with such a report.
     """
     if again and report_only:
         raise click.UsageError("--again and --report exclude each other")
-    work: Callable[[Order, int], Awaitable[str]] = _again if again else _retry_report if report_only else _retry
-    carry_out(config, ids, as_json, reason, work)
+    if report_only:
+        wish = Wish("retry --report", given, _retry_report, report_states=frozenset(SETTLED_BADLY))
+    elif again:
+        wish = Wish("retry --again", given, _again, frozenset({State.DELIVERED}))
+    else:
+        wish = Wish("retry", given, _retry, frozenset(RETRIED))
+    wish.carry_out(reason)
 
 
 async def _retry(order: Order, application_id: int) -> str:
@@ -100,15 +104,18 @@ def _must_have_an_account(order: Order, story: Story) -> None:
 @click.command(short_help="Drop applications for good, with a reason.")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the history and told to idibu.")
 @click.option("--report", "report_only", is_flag=True, help="Only give up the refused or failed report to idibu.")
-@for_each_id
-def discard(ids: tuple[int, ...], config: Path | None, reason: str, report_only: bool, as_json: bool) -> None:
+@for_many()
+def discard(reason: str, report_only: bool, **given: Any) -> None:
     """Drop held, rejected and failed applications for good; idibu is told the reason.
 
     With --report only a refused or failed report is given up, where idibu has deleted the applicant, say.
     """
     if not reason.strip():
         raise click.UsageError("--reason must say why")
-    carry_out(config, ids, as_json, reason, _discard_report if report_only else _discard)
+    if report_only:
+        Wish("discard --report", given, _discard_report, report_states=frozenset(SETTLED_BADLY)).carry_out(reason)
+    else:
+        Wish("discard", given, _discard, frozenset(states_a_person_can(Event.DISCARD))).carry_out(reason)
 
 
 async def _discard_report(order: Order, application_id: int) -> str:
@@ -129,10 +136,10 @@ async def _discard(order: Order, application_id: int) -> str:
 
 @click.command(short_help="Stop applications until a release.")
 @reason_option
-@for_each_id
-def hold(ids: tuple[int, ...], config: Path | None, reason: str, as_json: bool) -> None:
+@for_many()
+def hold(reason: str, **given: Any) -> None:
     """Stop applications that are still to be handed off, until a `release`."""
-    carry_out(config, ids, as_json, reason, _hold)
+    Wish("hold", given, _hold, frozenset({State.RECEIVED})).carry_out(reason)
 
 
 async def _hold(order: Order, application_id: int) -> str:
@@ -147,10 +154,10 @@ async def _hold(order: Order, application_id: int) -> str:
 
 @click.command(short_help="Let held applications go on.")
 @reason_option
-@for_each_id
-def release(ids: tuple[int, ...], config: Path | None, reason: str, as_json: bool) -> None:
+@for_many()
+def release(reason: str, **given: Any) -> None:
     """Let held applications go on; of an untrusted one, believe the applicant id in the mail from now on."""
-    carry_out(config, ids, as_json, reason, _release)
+    Wish("release", given, _release, frozenset({State.HELD})).carry_out(reason)
 
 
 async def _release(order: Order, application_id: int) -> str:
@@ -163,20 +170,25 @@ async def _release(order: Order, application_id: int) -> str:
 
 
 @click.command(short_help="Say whose a held application is.")
-@click.option("--account", required=True, metavar="NAME", help="The account it belongs to, as in the settings.")
+@click.option(
+    "--account", "target", required=True, metavar="NAME", help="The account it belongs to, as in the settings."
+)
 @click.option("--applicant-id", type=ID, metavar="N", help="Whose application it is; otherwise the mail's X-iTrackID.")
+@click.option(
+    "--from-account", default="", metavar="NAME", help="Select those of this account; otherwise those of none."
+)
 @reason_option
-@for_each_id
-def route(
-    ids: tuple[int, ...], config: Path | None, account: str, applicant_id: int | None, reason: str, as_json: bool
-) -> None:
-    """Say whose a held application is: its account, and where the mail does not tell, its applicant id.
+@for_many(without=("account", "applicant_id"))
+def route(target: str, applicant_id: int | None, from_account: str, reason: str, **given: Any) -> None:
+    """Say whose held applications are: their account, and where the mail does not tell, the applicant id.
 
     Both are believed from now on, whoever sent the mail. --applicant-id goes with a single ID.
     """
-    if applicant_id is not None and len(set(ids)) > 1:
+    if applicant_id is not None and len(set(given["ids"])) != 1:
         raise click.UsageError("--applicant-id belongs to one application; give one ID")
-    carry_out(config, ids, as_json, reason, partial(_route, account, applicant_id))
+    if not given["ids"] and says_something(filter_of(given)):
+        given["account"] = from_account
+    Wish("route", given, partial(_route, target, applicant_id), frozenset({State.HELD})).carry_out(reason)
 
 
 async def _route(account: str, applicant_id: int | None, order: Order, application_id: int) -> str:

@@ -1,8 +1,9 @@
-"""What the commands of people on applications share: one order, carried out for each id, told line by line."""
+"""What the commands of people on applications share: one order, carried out for each."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,13 @@ from apptrack_ingest.cli.common import (
     run,
     spool_of,
 )
-from apptrack_ingest.cli.listing import ID
+from apptrack_ingest.cli.selecting import ID
 from apptrack_ingest.cli.showing import print_json, safe, say
 from apptrack_ingest.errors import IngestError, NotFound
 from apptrack_ingest.lifecycle import Event, report_of
 from apptrack_ingest.model import HeldReason, Report, State
 from apptrack_ingest.parse.pool import ParserPool
-from apptrack_ingest.service import build
+from apptrack_ingest.service import working
 from apptrack_ingest.settings import Settings
 from apptrack_ingest.spool.contract import Action, Spool, Story
 
@@ -34,12 +35,14 @@ VOUCHES = (Event.ROUTE, Event.RELEASE)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A person's command while it is carried out; `note` is the reason given, `parser` starts at its first mail."""
+    """A person's command while it is carried out; `note` is the reason given, `parser` starts at its first mail; `number`
+    is the order's in the history, where it is about all that a filter selects."""
 
     spool: Spool
     found: Settings
     parser: ParserPool
     note: str
+    number: int | None = None
 
     async def act(
         self,
@@ -51,13 +54,13 @@ class Order:
         report: Report | None = None,
     ) -> State:
         """Carries out one decision; the history names who gave the command."""
-        action = Action(event, actor(), self.note, account, applicant_id, report)
+        action = Action(event, actor(), self.note, account, applicant_id, report, self.number)
         return await self.spool.act(story.summary.application_id, action, now=time.time())
 
     async def raw(self, story: Story) -> bytes:
         """The mail's exact bytes; NotFound once retention has erased them."""
         if story.erased:
-            raise NotFound("its mail was erased by retention")
+            raise NotFound("its mail was erased by retention or `forget`")
         return await self.spool.raw(story.summary.message_id)
 
     def report(self, story: Story, state: State, reason: HeldReason | None) -> Report | None:
@@ -97,11 +100,13 @@ class Result:
 Work = Callable[[Order, int], Awaitable[str]]
 """Carries an order out for one application and says what was done."""
 
+Command = Callable[..., None]
+
 reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the application's history.")
 
 
-def for_each_id(command: Callable[..., None]) -> Callable[..., None]:
-    """What every such command takes: ids, --config and --json."""
+def for_each_id(command: Command) -> Command:
+    """What a command on applications by their ids takes: ids, --config and --json."""
     ids = click.argument("ids", metavar="ID...", nargs=-1, required=True, type=ID)
     return ids(config_option(json_option(errors_as_exit_codes(command))))
 
@@ -113,27 +118,36 @@ def carry_out(config: Path | None, ids: Sequence[int], as_json: bool, note: str,
         print_json(results)
     else:
         for result in results:
-            _tell(result)
+            tell(result)
     sys.exit(max(result.exit_code for result in results))
 
 
-async def _results(config: Path | None, ids: Sequence[int], note: str, work: Work) -> list[Result]:
+@contextlib.asynccontextmanager
+async def order_of(config: Path | None, note: str) -> AsyncIterator[Order]:
+    """An order with the spool it is carried out on, opened and closed."""
     async with spool_of(config) as (spool, found):
-        order = Order(spool, found, build.parser_of(found), note)
+        order = Order(spool, found, working.parser_of(found), note)
         try:
-            return [await _result(order, application_id, work) for application_id in dict.fromkeys(ids)]
+            yield order
         finally:
             await order.parser.close()
 
 
-async def _result(order: Order, application_id: int, work: Work) -> Result:
+async def _results(config: Path | None, ids: Sequence[int], note: str, work: Work) -> list[Result]:
+    async with order_of(config, note) as order:
+        return [await result_of(order, application_id, work) for application_id in dict.fromkeys(ids)]
+
+
+async def result_of(order: Order, application_id: int, work: Work) -> Result:
+    """What came of it; an error of ours is told, not raised."""
     try:
         return Result(application_id, 0, await work(order, application_id))
     except IngestError as error:
         return Result(application_id, code_of(error), str(error))
 
 
-def _tell(result: Result) -> None:
+def tell(result: Result) -> None:
+    """The result as a line: to standard output what was done, to standard error what was not."""
     if result.exit_code == 0:
         say(f"{result.application_id}: {result.text}")
     else:

@@ -22,8 +22,8 @@ from apptrack_ingest.cli.common import FAILED, config_option, err, errors_as_exi
 from apptrack_ingest.cli.samples import samples
 from apptrack_ingest.cli.showing import print_json, safe, say
 from apptrack_ingest.errors import IngestError
-from apptrack_ingest.parse import DEFAULT_LIMITS
 from apptrack_ingest.parse.headers import header_block
+from apptrack_ingest.parse.limits import DEFAULT_LIMITS
 from apptrack_ingest.service.supervisor import STATUS
 from apptrack_ingest.settings import Settings
 

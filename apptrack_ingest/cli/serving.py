@@ -1,95 +1,85 @@
-"""`serve` and `sandbox`: the commands that stay up."""
+"""`serve`: the service itself, and each of its processes."""
 
-import asyncio
-import contextlib
 import os
 import signal
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import click
 
 from apptrack_ingest import logs
-from apptrack_ingest.cli.common import config_option, err, errors_as_exit_codes, out, run
-from apptrack_ingest.idibu import sandbox as idibu_sandbox
+from apptrack_ingest.cli.common import config_option, errors_as_exit_codes, run
 from apptrack_ingest.service import activated, build, lock
-from apptrack_ingest.service.intake_role import run_intake
+from apptrack_ingest.service.activated import Activated
 from apptrack_ingest.service.link import ChildLink
-from apptrack_ingest.service.supervisor import ROLES, Supervisor
-from apptrack_ingest.service.worker_role import run_worker
+from apptrack_ingest.settings import Settings
+
+ROLES = ("intake", "worker")
 
 
 @click.command()
 @config_option
-@click.option("--only", type=click.Choice(sorted(ROLES)), help="Run this role alone, without a supervisor.")
+@click.option("--only", type=click.Choice(ROLES), help="Run this role alone.")
 @click.option("--supervised-by", type=int, hidden=True, help="The descriptor on which the supervisor listens.")
+@click.option("--part", default="1/1", hidden=True, help="Which of how many processes of the role it is: 2/3.")
 @click.option("--sockets", default="", hidden=True, help="The sockets from systemd that the supervisor passes on.")
 @errors_as_exit_codes
-def serve(config: Path | None, only: str | None, supervised_by: int | None, sockets: str) -> None:
+def serve(config: Path | None, only: str | None, supervised_by: int | None, part: str, sockets: str) -> None:
     """Receive mail, hand candidates to the ATS, report to idibu; until SIGTERM or Ctrl-C.
 
-    Starts and supervises one intake and one worker process. SIGHUP takes up added and changed accounts.
+    Starts and supervises the intake (or several: intake_processes) and the worker, processes of their own. SIGHUP takes up
+    added and changed accounts.
     """
     os.umask(0o077)
     # Until the handler stands: a reload asked for during the start must not end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     found = build.checked(config)
-    logs.configure(found.log, only or "serve")
+    number, _, of = part.partition("/")
+    logs.configure(found.log, _called(only, number, of))
     logs.log_uncaught()
     handed = activated.from_words(sockets) if sockets else activated.from_systemd()
-    if only is None:
-        run(Supervisor(config, found, handed).run())
-        return
     own = supervised_by is None
+    if only is None or (only == "intake" and own and found.intake_processes > 1):
+        run(_supervise(config, found, handed, only))
+        return
     held = lock.take(found.data_dir, only) if own else None
     link = ChildLink(supervised_by)
     if only == "intake":
-        run(run_intake(config, found, link, own_web=own, sockets=handed))
+        run(_take_in(config, found, link, own, handed, int(of)))
     else:
-        run(run_worker(config, found, link, own_web=own))
+        run(_work(config, found, link, own))
     if held is not None:
         os.close(held)
 
 
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8425, show_default=True, type=click.IntRange(0, 65535), help="The port; 0: a free one.")
-@click.option(
-    "--file", type=click.Path(dir_okay=False, path_type=Path), help="Keeps what it was told; made when missing."
-)
-@click.option("--hash", "hashes", multiple=True, metavar="HASH[=ACCOUNT]", help="A hash it accepts; several possible.")
-@errors_as_exit_codes
-def sandbox(host: str, port: int, file: Path | None, hashes: tuple[str, ...]) -> None:
-    """Play idibu: its applicant-status endpoint over real HTTP, and a page that shows what it was told.
-
-    Without --hash it accepts the hash `sandbox`. Point `idibu.base_url` at it.
-    """
-    accepted = dict(_hash_and_account(text) for text in hashes) or {"sandbox": "sandbox"}
-
-    def ready(url: str) -> None:
-        out.print(f"idibu's sandbox listens on {url} (its page is there too); stop it with Ctrl-C", markup=False)
-
-    try:
-        asyncio.run(_until_terminated(idibu_sandbox.serve(host, port, file, accepted, ready)))
-    except OSError as error:
-        where = f"keep {error.filename}" if error.filename else f"listen on {host}:{port}"
-        err.print(f"error: the sandbox cannot {where}: {error.strerror}; choose another --port or --file", markup=False)
-        raise SystemExit(1) from None
+# Each process loads its own role alone: it starts sooner, and takes less memory.
 
 
-def _hash_and_account(text: str) -> tuple[str, str]:
-    value, _, account = text.partition("=")
-    return value, account or "default"
+async def _supervise(config: Path | None, found: Settings, handed: Activated, only: str | None) -> None:
+    from apptrack_ingest.service.supervisor import ROLES as BOTH
+    from apptrack_ingest.service.supervisor import Supervisor
+
+    await Supervisor(config, found, handed, BOTH if only is None else (only,)).run()
 
 
-async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
-    """Runs until done, SIGTERM or SIGINT."""
-    task = asyncio.create_task(work)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+async def _take_in(
+    config: Path | None, found: Settings, link: ChildLink, own_web: bool, handed: Activated, of: int
+) -> None:
+    from apptrack_ingest.service.intake_role import run_intake
+
+    await run_intake(config, found, link, own_web=own_web, sockets=handed, of=of)
 
 
-COMMANDS = (serve, sandbox)
+async def _work(config: Path | None, found: Settings, link: ChildLink, own_web: bool) -> None:
+    from apptrack_ingest.service.worker_role import run_worker
+
+    await run_worker(config, found, link, own_web=own_web)
+
+
+def _called(only: str | None, number: str, of: str) -> str:
+    """What the process is called in its log."""
+    if only is None:
+        return "serve"
+    return only if of == "1" else f"{only}-{number}"
+
+
+COMMANDS = (serve,)

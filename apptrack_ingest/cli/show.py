@@ -8,7 +8,8 @@ import click
 from rich.table import Table
 
 from apptrack_ingest.cli.common import config_option, errors_as_exit_codes, json_option, out, run, spool_of
-from apptrack_ingest.cli.listing import ID
+from apptrack_ingest.cli.listing import in_force
+from apptrack_ingest.cli.selecting import ID
 from apptrack_ingest.cli.showing import STYLES, print_json, print_table, say, shape, standing, text, who, zoned
 from apptrack_ingest.cli.story import timeline, what_is_next
 from apptrack_ingest.spool.contract import Story
@@ -41,7 +42,7 @@ async def _told(config: Path | None, application_id: int) -> Told:
     async with spool_of(config) as (spool, found):
         story = await spool.story(application_id)
         now = time.time()
-        return Told(story, what_is_next(story, found, await spool.pauses(), now), now)
+        return Told(story, what_is_next(story, found, in_force(await spool.pauses(), now), now), now)
 
 
 def _print(told: Told) -> None:
@@ -67,7 +68,7 @@ def _print_pairs(pairs: list[tuple[str, object]]) -> None:
 
 def _facts(story: Story) -> list[tuple[str, object]]:
     summary, facts = story.summary, story.summary.facts
-    erased = "erased by retention" if story.erased else ""
+    erased = "erased by retention or `forget`" if story.erased else ""
     pairs: list[tuple[str, object]] = [
         ("account", summary.account),
         ("applicant id", summary.applicant_id),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from apptrack_ingest.cli.showing import local, span
-from apptrack_ingest.model import AttemptKind, HeldReason, ReportState, State
+from apptrack_ingest.model import AttemptKind, HeldReason, ReportState, Stage, State
 from apptrack_ingest.settings import Settings
 from apptrack_ingest.spool.contract import ActionRecord, AttemptRecord, Pause, ReportRecord, Story, Summary
 
@@ -40,7 +40,8 @@ def _received(story: Story) -> Entry:
 
 
 def _action(action: ActionRecord) -> str:
-    return f"{action.action} by {action.actor}" + (f": {action.note}" if action.note else "")
+    order = f" (order {action.order_id})" if action.order_id is not None else ""
+    return f"{action.action} by {action.actor}{order}" + (f": {action.note}" if action.note else "")
 
 
 def _attempt(attempt: AttemptRecord, summary: Summary) -> Entry:
@@ -95,20 +96,22 @@ _HELD = {
 def what_is_next(story: Story, found: Settings, pauses: list[Pause], now: float) -> list[str]:
     """What happens by itself, or which commands can move it on."""
     summary = story.summary
-    lines = [_next_hand_off(summary, now)]
+    lines = [_next_hand_off(summary, _paused(summary.account, Stage.HAND_OFF, pauses), now)]
     if story.reports:
         lines.append(_next_report(story, found, pauses, now))
     elif (account := found.known_accounts.get(summary.account or "")) and not account.reporting:
         lines.append(f"reporting of account {summary.account} is off: idibu is not told")
     if story.erased:
-        lines.append("its mail was erased by retention: it can be neither read nor handed over again")
+        lines.append("its mail was erased by retention or `forget`: it can be neither read nor handed over again")
     return [line.replace("{id}", str(summary.application_id)) for line in lines if line]
 
 
-def _next_hand_off(summary: Summary, now: float) -> str:
+def _next_hand_off(summary: Summary, paused: str | None, now: float) -> str:
     match summary.state:
         case State.RECEIVED if summary.in_work:
             return "being worked on now"
+        case State.RECEIVED if paused:
+            return f"waits: {paused}"
         case State.RECEIVED if summary.due_at is not None and summary.due_at > now:
             when = f"in {span(summary.due_at - now)}, at {local(summary.due_at)}"
             return f"next hand-off attempt {when}; " + "`hold {id}` stops it"
@@ -153,7 +156,20 @@ def _obstacle(account: str, found: Settings, pauses: list[Pause]) -> str | None:
         return f"reporting of account {account} is off"
     if known.hash is None:
         return f"account {account} has no hash; set accounts.{account}.hash_file"
-    paused = next((pause for pause in pauses if pause.account == account), None)
-    if paused is not None:
-        return f"reporting of account {account} is paused ({paused.reason}) until {local(paused.until)}"
-    return None
+    return _paused(account, Stage.REPORT, pauses)
+
+
+def _paused(account: str | None, stage: Stage, pauses: list[Pause]) -> str | None:
+    """The words for a stage of the account that is paused."""
+    paused = next((pause for pause in pauses if (pause.account, pause.stage) == (account, stage)), None)
+    if paused is None:
+        return None
+    what = "reporting" if stage is Stage.REPORT else "hand-off"
+    who = f" by {paused.actor}" if paused.actor else ""
+    why = f" ({paused.reason})" if paused.reason else ""
+    return f"{what} of account {account} is paused{who}{why} {_until(paused)}"
+
+
+def _until(pause: Pause) -> str:
+    told = f"`resume {pause.account}{' --reporting' if pause.stage is Stage.REPORT else ''}`"
+    return f"until {told}" if pause.until is None else f"until {local(pause.until)}"

@@ -14,14 +14,14 @@ from rich.table import Table
 
 from apptrack_ingest import handoff, settings, to_payload
 from apptrack_ingest.cli.common import FAILED, config_option, err, errors_as_exit_codes, json_option, out, run
-from apptrack_ingest.cli.listing import ID
 from apptrack_ingest.cli.orders import known_account
+from apptrack_ingest.cli.selecting import ID
 from apptrack_ingest.cli.sending import with_crlf
 from apptrack_ingest.cli.showing import print_json, print_table, text, who
 from apptrack_ingest.errors import ConfigError, IngestError, Problem
 from apptrack_ingest.handoff import Again, Outcome
 from apptrack_ingest.model import Application, Document, HeldReason, Rejected
-from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.mime import parse
 from apptrack_ingest.settings import DEFAULT_ACCOUNT, Account
 from apptrack_ingest.worker.application import allowed, build_application
 

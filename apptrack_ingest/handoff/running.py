@@ -8,7 +8,7 @@ import math
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from apptrack_ingest.errors import RetryLater
@@ -39,12 +39,14 @@ class Again:
     """No verdict: call again, not before `after` seconds when that is set.
 
     `code` is fit for logs and metrics: retry-later, timeout, exception, bad-verdict, overrunning. `detail` is in the
-    handler's words and belongs into the spool alone.
+    handler's words and belongs into the spool alone. `about` is what the handler said of whom it concerns: "ats", all
+    applications of the account; "application", this one alone; None, it did not say.
     """
 
     code: str
     detail: str
     after: float | None = None
+    about: Literal["ats", "application"] | None = None
 
 
 Outcome = Done | Again
@@ -93,9 +95,12 @@ async def _guarded(handle: Callable[..., Any], application: Application) -> Outc
     except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
         raise
     except RetryLater as error:
-        return Again("retry-later", _words(error.reason) or "the handler gave no reason", _seconds(error.after))
+        words = _words(error.reason) or "the handler gave no reason"
+        return Again("retry-later", words, _seconds(error.after), _about(error))
     except _Overrunning:
-        return Again("overrunning", f"{MAX_OVERRUNNING} earlier calls of this handler have not come back yet")
+        return Again(
+            "overrunning", f"{MAX_OVERRUNNING} earlier calls of this handler have not come back yet", about="ats"
+        )
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises is no verdict; SystemExit included
         return _failed(error)
 
@@ -138,14 +143,15 @@ async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     _must_not_pile_up(key)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-    context = contextvars.copy_context()
+    context, given = contextvars.copy_context(), list(arguments)
 
     def work() -> None:
         answer: tuple[Any, BaseException | None]
         try:
-            answer = context.run(function, *arguments), None
+            answer = context.run(function, *given), None
         except BaseException as error:  # noqa: BLE001 - handed over to the waiting side, which sorts it
             answer = None, error
+        given.clear()  # the thread may end later than the next large application comes
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_settle, future, answer)
 
@@ -227,6 +233,11 @@ def _clean(text: str) -> str:
 
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _about(error: RetryLater) -> Literal["ats", "application"] | None:
+    said: object = getattr(error, "about", None)  # a subclass may not have called ours
+    return "ats" if said == "ats" else "application" if said == "application" else None
 
 
 def _seconds(after: Any) -> float | None:

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import quote, quote_plus
+from urllib.request import getproxies
 
 import httpx
 from pydantic import SecretStr
 
 from apptrack_ingest.errors import IdibuError, IdibuNotUnderstood, IdibuUnreachable
+from apptrack_ingest.idibu.wire import AT_ONCE, KEPT, Wire
 from apptrack_ingest.idibu.xml import MAX_BYTES
 
 LONGEST_RETRY_AFTER = 24 * 3600.0
@@ -28,7 +30,8 @@ LONGEST_RETRY_AFTER = 24 * 3600.0
 Values = Mapping[str, str | SecretStr]
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,40}/[A-Za-z0-9.+-]{1,60}")
-_LIMITS = httpx.Limits(max_connections=16, max_keepalive_connections=8)
+_HEADERS = {"User-Agent": "apptrack-ingest", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive"}
+_LIMITS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=KEPT)
 _DIRECT = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
 
 
@@ -56,8 +59,10 @@ class Http:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         _quieten()
         self._now = now
+        # httpx's own connections know proxies; without any, ours are lighter.
+        self._wire = None if getproxies() else Wire()
         self._client = httpx.AsyncClient(
-            headers={"User-Agent": "apptrack-ingest", "Accept-Encoding": "identity"},
+            headers=_HEADERS,
             limits=_LIMITS,
             timeout=None,  # noqa: S113 - each exchange has a deadline for all its parts, waiting for a connection too
             follow_redirects=False,
@@ -81,6 +86,16 @@ class Http:
     async def close(self) -> None:
         """Closes all connections; an exchange under way ends as unreachable."""
         await self._client.aclose()
+        if self._wire is not None:
+            await self._wire.aclose()
+
+    async def _sent(self, method: str, url: str, params: dict[str, str], form: dict[str, str] | None) -> httpx.Response:
+        """Past httpx's client where there is no proxy: it would look for redirects, cookies and credentials."""
+        if self._wire is None:
+            request = self._client.build_request(method, url, params=params, data=form)
+            return await self._client.send(request, stream=True)
+        request = httpx.Request(method, url, params=params, data=form, headers=_HEADERS)
+        return await self._wire.handle_async_request(request)
 
     async def _attempt(
         self, method: str, url: str | SecretStr, params: Values, form: Values | None, deadline: float
@@ -89,10 +104,9 @@ class Http:
             return IdibuUnreachable("the connections to idibu are closed")
         try:
             async with asyncio.timeout(deadline):
-                request = self._client.build_request(
-                    method, _open(url), params=_bare(params), data=form and _bare(form)
+                return await self._read(
+                    await self._sent(method, _open(url), _bare(params), _bare(form) if form else None)
                 )
-                return await self._read(await self._client.send(request, stream=True))
         except TimeoutError:
             return IdibuUnreachable(f"no answer within {deadline:g} seconds")
         except httpx.ConnectError as error:  # its words are the resolver's and the TLS library's: worth reading

@@ -1,5 +1,4 @@
-"""Bytes of a mail in, `Parsed` out: pure, within limits; `parse.pool` runs it in a process that can be killed."""
+"""Bytes of a mail in, `Parsed` out: pure, within limits; `mime` reads, `pool` has it done in a process that can be killed.
 
-from apptrack_ingest.parse.mime import DEFAULT_LIMITS, Limits, parse
-
-__all__ = ["DEFAULT_LIMITS", "Limits", "parse"]
+Nothing is imported here: the intake needs the header block alone, and a worker's own process reads no mail at all.
+"""

@@ -8,9 +8,10 @@ from apptrack_ingest.parse import cms, tnef
 from apptrack_ingest.parse.digest import ContentDigest
 from apptrack_ingest.parse.documents import Attachment
 from apptrack_ingest.parse.headers import Fields, header_block, scan_header_block
+from apptrack_ingest.parse.limits import HEADER_BLOCK
 from apptrack_ingest.parse.part import Head
 from apptrack_ingest.parse.sniff import is_encrypted, sniff
-from apptrack_ingest.parse.structure import HEADER_BLOCK, Budget, Part, split
+from apptrack_ingest.parse.structure import Budget, Part, split
 from apptrack_ingest.parse.text import clean_body, clean_line, decode_body, decode_bytes, decode_header, read_preamble
 from apptrack_ingest.parse.transfer import decode
 from apptrack_ingest.parse.uuencode import UuFile, has_yenc, take_files

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from apptrack_ingest.errors import Unreadable
 from apptrack_ingest.parse.body import DEEPEST_MAIL, body_start
 from apptrack_ingest.parse.headers import APPLICANT_ID, Fields, header_block, scan_header_block, values_of
-from apptrack_ingest.parse.structure import HEADER_BLOCK, Budget, Part, split
+from apptrack_ingest.parse.limits import HEADER_BLOCK
+from apptrack_ingest.parse.structure import Budget, Part, split
 from apptrack_ingest.parse.transfer import decode
 
 

@@ -50,10 +50,13 @@ def header_block(raw: bytes, limit: int) -> bytes | None:
     """
     if raw.startswith(_EMPTY_LINES):
         return b""
-    ends = (raw.find(b"\n" + empty, 0, limit + len(empty)) for empty in _EMPTY_LINES)
-    found = [end + 1 for end in ends if end >= 0]
-    if found:
-        return raw[: min(found)]
+    # By the usual one first: the others are then looked for in the block alone, and not in as much as `limit` of a body.
+    found = -1
+    for empty in (b"\n\r\n", b"\n\n", b"\n\r\r\n"):
+        end = raw.find(empty, 0, limit + len(empty) - 1 if found < 0 else found + len(empty) - 1)
+        found = end if end >= 0 else found
+    if found >= 0:
+        return raw[: found + 1]
     return raw if len(raw) <= limit else None
 
 

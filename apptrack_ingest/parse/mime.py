@@ -13,28 +13,11 @@ from apptrack_ingest.parse.documents import FORWARDING_MAIL, to_documents
 from apptrack_ingest.parse.forwarded import Wrapped, find_wrapped
 from apptrack_ingest.parse.headers import Fields, header_block, scan_header_block
 from apptrack_ingest.parse.hints import with_hints
+from apptrack_ingest.parse.limits import DEFAULT_LIMITS, Limits
 from apptrack_ingest.parse.line_ends import restored
 from apptrack_ingest.parse.metadata import canonical, read_metadata
-from apptrack_ingest.parse.structure import HEADER_BLOCK, Budget
+from apptrack_ingest.parse.structure import Budget
 from apptrack_ingest.parse.text import clean_line, decode_header, header_charset, read_subject
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of a mail is read; beyond it the mail is `Unreadable` and kept as it is for a person.
-
-    Bytes of the header block, number of parts, depth of nesting, bytes of all decoded parts together, and the number of
-    warnings kept.
-    """
-
-    header_block: int = HEADER_BLOCK
-    parts: int = 2_000
-    depth: int = 100
-    decoded_bytes: int = 100 * 1024 * 1024
-    warnings: int = 50
-
-
-DEFAULT_LIMITS = Limits()
 
 
 def parse(raw: bytes, limits: Limits = DEFAULT_LIMITS, *, unwrap: bool = True) -> Parsed:

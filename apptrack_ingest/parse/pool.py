@@ -1,46 +1,28 @@
 """The parser in a process of its own, killed at its deadline and held to its memory: no mail stops the worker."""
 
 import asyncio
-import ctypes
 import multiprocessing
 import os
-import resource
-import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-
-import pebble
+import pickle
+import socket
+import weakref
 
 from apptrack_ingest.errors import IngestError, Unreadable
 from apptrack_ingest.model import Parsed
-from apptrack_ingest.parse.mime import DEFAULT_LIMITS, Limits, parse
+from apptrack_ingest.parse.child import HEAD, READY, TAKEN, Refusal, serve
+from apptrack_ingest.parse.limits import DEFAULT_LIMITS, Limits
+from apptrack_ingest.parse.parcel import LARGE, Packed, Parcel, unpack
 
-# Seconds for a child to start and for pebble to kill it before we throw the whole pool away; no mail's fault.
+# Seconds for a child to start, no mail's fault.
 START_GRACE = 30.0
-# The children ignore SIGTERM (see `_start_child`), so pebble need not wait long for it before it sends SIGKILL.
-pebble.CONSTS.term_timeout = 0.2
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """An `Unreadable` on its way out of the child: the exception itself would not survive pickling."""
-
-    code: str
-    detail: str
 
 
 class ParserPool:
     """Parses mails in child processes, each for one mail at a time, started at the first mail.
 
-    `deadline` is in seconds from when the child takes the mail; `memory_bytes` is the address space a parse may take on
-    top of an idle child (RLIMIT_AS); a child is replaced after `max_tasks` mails. Use it from one event loop, best in
-    the main thread: on Linux a child is killed when the thread that started it ends.
+    `deadline` is in seconds from when a running child is given the mail; `memory_bytes` is the address space a parse may
+    take on top of an idle child (RLIMIT_AS); a child is replaced after `max_tasks` mails. Use it from one event loop, best
+    in the main thread: on Linux a child is killed when the thread that started it ends.
     """
 
     def __init__(
@@ -49,7 +31,7 @@ class ParserPool:
         deadline: float,
         memory_bytes: int,
         processes: int = 1,
-        max_tasks: int = 500,
+        max_tasks: int = 5000,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._children = [_Child(deadline, memory_bytes, max_tasks, limits) for _ in range(processes)]
@@ -74,153 +56,166 @@ class ParserPool:
         await asyncio.gather(*(child.close() for child in self._children))
 
 
+class _NotTaken(Exception):
+    """No child took the mail: none could be started, or it died before it had the mail."""
+
+
 class _Child:
-    """A pebble pool of one process, thrown away whole when its process is not to be trusted any more: a process killed
-    while it held a lock of the pool's channel would leave the others waiting for it."""
+    """A place for one process, which is replaced when it overran, died, or has read its number of mails."""
 
     def __init__(self, deadline: float, memory_bytes: int, max_tasks: int, limits: Limits) -> None:
         self._deadline = deadline
         self._memory_bytes = memory_bytes
         self._max_tasks = max_tasks
         self._limits = limits
-        self._pool: pebble.ProcessPool | None = None
-        self._running: asyncio.Future[Parsed | _Refusal] | None = None
+        self._process: _Process | None = None
         self._closed = False
 
     async def parse(self, raw: bytes) -> Parsed:
         try:
             outcome = await self._outcome(raw)
-        except (BrokenProcessPool, _NotStarted):
-            await self._discard()
+        except _NotTaken:
             outcome = await self._again(raw)
-        if isinstance(outcome, Parsed):
-            return outcome
-        if outcome.code == "memory":
-            await self._discard()
-        raise Unreadable(outcome.code, outcome.detail)
+        if isinstance(outcome, Refusal):
+            raise Unreadable(outcome.code, outcome.detail)
+        return outcome
 
     async def close(self) -> None:
         self._closed = True
-        if self._running is not None:
-            self._running.cancel()
         await self._discard()
 
-    async def _again(self, raw: bytes) -> Parsed | _Refusal:
+    async def _again(self, raw: bytes) -> Parsed | Refusal:
         """A child that died between two mails is nobody's fault: try a new one, once."""
         try:
             return await self._outcome(raw)
-        except (BrokenProcessPool, _NotStarted):
-            await self._discard()
+        except _NotTaken:
             raise IngestError("the parser's process cannot be started") from None
 
-    async def _outcome(self, raw: bytes) -> Parsed | _Refusal:
-        future = self._schedule(raw)
-        self._running = waiting = asyncio.wrap_future(future)  # cancelled with us: pebble then kills the child
+    async def _outcome(self, raw: bytes) -> Parsed | Refusal:
+        """What came of a mail; unless that was an answer, or it asked for too much memory, the process is gone after."""
+        kept = False
         try:
-            async with asyncio.timeout(self._deadline + START_GRACE):
-                return await waiting
+            process = await self._running()
+            outcome = await process.read(raw, self._deadline)
+            kept = process.mails < self._max_tasks and not (isinstance(outcome, Refusal) and outcome.code == "memory")
+            return outcome
         except TimeoutError:
-            return await self._overrun(waiting)
-        except pebble.ProcessExpired:
-            await self._discard()
-            return _Refusal("parser-died", "")
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._closed and not (task and task.cancelling()):
-                raise IngestError("the parser was closed") from None
-            raise
+            return Refusal("deadline", "")
+        except (_NotTaken, EOFError) as error:
+            self._refuse_when_closed()
+            if isinstance(error, _NotTaken):
+                raise
+            return Refusal("parser-died", "")
         finally:
-            self._running = None
+            if not kept:
+                await self._discard()
 
-    async def _overrun(self, waiting: "asyncio.Future[Parsed | _Refusal]") -> _Refusal:
-        """Pebble killed and replaced the child at its deadline; or else we gave up on a child that never took the mail."""
-        if not waiting.cancelled():
-            return _Refusal("deadline", "")
-        raise _NotStarted
-
-    def _schedule(self, raw: bytes) -> "pebble.ProcessFuture[Parsed | _Refusal]":
+    def _refuse_when_closed(self) -> None:
         if self._closed:
-            raise IngestError("the parser was closed")
-        if self._pool is None:
-            self._pool = pebble.ProcessPool(
-                max_workers=1,
-                max_tasks=self._max_tasks,
-                initializer=_start_child,
-                initargs=(os.getpid(),),
-                context=multiprocessing.get_context("spawn"),  # forking a process with threads can deadlock
-            )
-        try:
-            return self._pool.schedule(_work, args=(raw, self._limits, self._memory_bytes), timeout=self._deadline)
-        except RuntimeError as error:  # pebble noticed that its idle child died
-            raise BrokenProcessPool from error
+            raise IngestError("the parser was closed") from None
+
+    async def _running(self) -> "_Process":
+        self._refuse_when_closed()
+        if self._process is None:
+            self._process = _Process(self._limits, self._memory_bytes)
+            await self._process.ready()
+        return self._process
 
     async def _discard(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await asyncio.to_thread(_stop, pool)
+        process, self._process = self._process, None
+        if process is not None:
+            await process.end()
 
 
-class _NotStarted(Exception):
-    """No child took the mail in time."""
+class _Process:
+    """A child process, and our ends of the channel and of the parcel to it."""
 
+    def __init__(self, limits: Limits, memory_bytes: int) -> None:
+        self.mails = 0
+        self._parcel = Parcel()
+        self._channel, theirs = socket.socketpair()
+        self._channel.setblocking(False)
+        self._silent = asyncio.Event()  # nobody listens on the channel
+        spawning = multiprocessing.get_context("spawn")  # forking a process with threads can deadlock
+        arguments = (theirs, self._parcel, os.getpid(), limits, memory_bytes)
+        self._process = spawning.Process(target=serve, args=arguments, daemon=True)
+        with theirs:
+            self._process.start()
+        # It ignores the SIGTERM that the interpreter sends and waits for, should nobody have closed the pool.
+        self._kill = weakref.finalize(self, self._process.kill)
 
-def _stop(pool: pebble.ProcessPool) -> None:
-    pool.stop()  # type: ignore[no-untyped-call]
-    pool.join()
+    async def ready(self) -> None:
+        """Returns once it waits for mails. Raises _NotTaken when it does not come to that."""
+        try:
+            async with asyncio.timeout(START_GRACE):
+                await self._expect(READY)
+        except (TimeoutError, OSError, EOFError):
+            raise _NotTaken from None
+        finally:
+            self._silent.set()
 
+    async def read(self, raw: bytes, deadline: float) -> Parsed | Refusal:
+        """What a mail says. Raises _NotTaken, TimeoutError, and EOFError where the child died of it."""
+        self.mails += 1
+        self._silent.clear()
+        try:
+            async with asyncio.timeout(deadline):
+                await self._give(raw)
+                return await self._answer()
+        finally:
+            self._silent.set()
 
-# --- in the child -------------------------------------------------------------------------------------------------
+    async def end(self) -> None:
+        """Kills it and waits until it is gone; whoever listens to it hears its end."""
+        self._kill()
+        try:
+            await asyncio.shield(asyncio.to_thread(self._process.join))
+            await self._silent.wait()
+        finally:
+            self._channel.close()
+            self._parcel.close()
 
+    # -- on the channel
 
-def _work(raw: bytes, limits: Limits, memory_bytes: int) -> Parsed | _Refusal:
-    try:
-        with _memory_limit(memory_bytes):
-            return parse(raw, limits)
-    except Unreadable as error:
-        return _Refusal(error.code, error.detail)
+    async def _give(self, raw: bytes) -> None:
+        try:
+            await self._send(raw)
+            await self._expect(TAKEN)
+        except (OSError, EOFError):
+            raise _NotTaken from None
 
+    async def _send(self, raw: bytes) -> None:
+        loop, large = asyncio.get_running_loop(), len(raw) >= LARGE
+        if large:
+            self._parcel.put(raw)
+        head = HEAD.pack(large, len(raw))
+        await loop.sock_sendall(self._channel, head if large else head + raw)
 
-@contextmanager
-def _memory_limit(memory_bytes: int) -> Iterator[None]:
-    """Hold the address space while parsing only: moving mails in and results out costs what they are long, no more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = _address_space() + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    async def _expect(self, said: bytes) -> None:
+        if await asyncio.get_running_loop().sock_recv(self._channel, len(said)) != said:
+            raise EOFError
 
+    async def _answer(self) -> Parsed | Refusal:
+        try:
+            _, size = HEAD.unpack(await self._receive(HEAD.size))
+            answer: Packed | Refusal = pickle.loads(await self._receive(size))  # noqa: S301 - of our own child
+        except ConnectionError:
+            raise EOFError from None
+        if isinstance(answer, Refusal):
+            return answer
+        if not answer.contents and answer.inner is None:
+            return answer.parsed
+        parsed = unpack(answer, self._parcel)
+        self._parcel.empty()
+        return parsed
 
-def _address_space() -> int:
-    """Bytes of address space in use (proc(5), statm); 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
-
-
-def _start_child(parent: int) -> None:
-    """Leave the ending to the parent: a terminal's Ctrl-C and a service manager's SIGTERM go to every process of the
-    service, and a child that obeyed would make the mail being drained look unreadable."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if not _killed_with_parent():
-        threading.Thread(target=_watch_parent, daemon=True).start()
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(1)
-
-
-def _killed_with_parent() -> bool:
-    """Ask the kernel for SIGKILL when the parent ends (prctl(2)); False where there is no such call."""
-    try:
-        return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0)
-    except (AttributeError, OSError):
-        return False
-
-
-def _watch_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
+    async def _receive(self, size: int) -> bytearray:
+        """So many bytes. Raises EOFError where they do not come."""
+        loop, found, got = asyncio.get_running_loop(), bytearray(size), 0
+        with memoryview(found) as view:
+            while got < size:
+                more = await loop.sock_recv_into(self._channel, view[got:])
+                if not more:
+                    raise EOFError
+                got += more
+        return found

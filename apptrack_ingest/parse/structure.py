@@ -15,8 +15,6 @@ from apptrack_ingest.parse.part import Head, read_head
 # RFC 5322, section 3.6.8; section 4.5: white space before the colon, obsolete but seen.
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:")
 _BARE_PARAMETER = re.compile(rb"[\w*-]+=")
-# Bytes of a whole mail's header block: 4 KiB over what the receive stage allows, for the trace header it puts on top.
-HEADER_BLOCK = 132 * 1024
 # Bytes read of one header, and of the headers of all parts together: real parts have some hundred.
 LONGEST_HEADER = 8 * 1024
 ALL_HEADS = 1024 * 1024

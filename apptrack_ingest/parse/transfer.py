@@ -4,6 +4,8 @@ import base64
 import binascii
 import re
 
+import pybase64
+
 from apptrack_ingest.parse.uuencode import decode_first_file
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -20,6 +22,10 @@ _IDENTITY = frozenset({"", "7bit", "8bit", "binary", "7-bit", "8-bit", "none", "
 _QUOTED_PRINTABLE = frozenset({"quoted-printable", "quotedprintable", "quoted printable", "quoted_printable"})
 _BASE64 = frozenset({"base64", "base-64", "base 64", "b64"})
 _UUENCODE = frozenset({"x-uuencode", "uuencode", "uue", "x-uue"})
+
+_AT_ONCE = 1 << 20
+"""Bytes of base64 whose white space is taken out at a time: the decoder is fifty times faster without, and a copy of the
+whole text would cost its size in memory."""
 
 
 def decode(raw: bytes, start: int, end: int, encoding: str) -> tuple[bytes, str | None]:
@@ -50,13 +56,19 @@ def _base64(raw: bytes, start: int, end: int) -> tuple[bytes, str | None]:
 
 
 def _clean_base64(raw: bytes, start: int, end: int) -> bytes | None:
-    """Decoded in one go; None unless every character was a digit, white space or the padding at the end."""
-    try:
-        decoded = binascii.a2b_base64(memoryview(raw)[start:end])
-    except binascii.Error:
-        return None
-    digits = end - start - sum(raw.count(blank, start, end) for blank in _BLANKS)
-    return decoded if digits == -(-len(decoded) // 3) * 4 else None
+    """None unless every character was a digit, white space or the padding at the end."""
+    pieces, left, padded = [], b"", False
+    for at in range(start, end, _AT_ONCE):
+        packed = left + raw[at : min(at + _AT_ONCE, end)].translate(None, _BLANKS)
+        whole = len(packed) // 4 * 4
+        if packed and padded:
+            return None
+        try:
+            pieces.append(pybase64.b64decode(packed[:whole], validate=True))
+        except binascii.Error:
+            return None
+        left, padded = packed[whole:], padded or packed.endswith(b"=", 0, whole)
+    return None if left else b"".join(pieces)
 
 
 def _damaged_base64(encoded: bytes) -> tuple[bytes, str | None]:

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.dialogue import LINGER
@@ -40,8 +41,7 @@ class Admission(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A new connection."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._address = _address(transport.get_extra_info("peername"))
         self._host.joined(self)
         if self._host.draining:
@@ -222,6 +222,7 @@ def _address(peername: Any) -> str:
     return _plain(str(peername[0])) if isinstance(peername, tuple) and peername else ""
 
 
+@lru_cache(1024)
 def _plain(address: str) -> str:
     """An IPv4 address in its own form where it comes mapped into IPv6, as sockets for both kinds give it."""
     found = ip_address(address)

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections import defaultdict
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
+
+from apptrack_ingest.receive.data import SLICE
 
 # What the bytes of a mail count for, beside its network's own (a key of bytes).
 _ALL: Final = "all"
@@ -38,6 +41,11 @@ class Share:
         """Give back so many of the bytes taken; ValueError when that is more than are held."""
         self._budget._give_back(self, count)
 
+    def copying(self, count: int) -> AbstractAsyncContextManager[object]:
+        """Held while so many bytes are in memory twice: of large mails one at a time, so that the budget is the truth but
+        for one of them."""
+        return self._budget.copying if count > SLICE else nullcontext()
+
     def close(self) -> None:
         """Give back all that is held; a `wait` still under way ends with False. May be called again."""
         self._budget._close(self)
@@ -62,6 +70,7 @@ class Budget:
 
     def __init__(self, limit: int, strangers_share: float = 1.0, network_share: float = 1.0) -> None:
         self.limit = limit
+        self.copying = asyncio.Lock()
         self._shares = {_ALL: 1.0, _STRANGERS: strangers_share}
         self._network_share = network_share
         self._used: defaultdict[_Part, int] = defaultdict(int)

@@ -1,8 +1,6 @@
-"""Reads a session's command lines: fairly, within limits, and no longer than the session may go on."""
+"""Cuts the command lines out of what a session's peer sends, within limits, without doing any input or output itself."""
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from apptrack_ingest.receive import authentication
 
@@ -12,61 +10,59 @@ COMMANDS_PER_TURN: Final = 16
 LONGEST_COMMAND: Final = 1000
 """Bytes in a command's line, without its end; twice what RFC 5321, 4.5.3.1.4 asks for."""
 
+_ENOUGH: Final = 2 * authentication.LONGEST_LINE
 
-class CommandReader(asyncio.StreamReader):
-    """Hands out command lines: takes turns within a pipelined burst, asks whether to go on, and tells who waits."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, may_go_on: Callable[[], bool]) -> None:
-        super().__init__(limit=authentication.LONGEST_LINE, loop=loop)
-        self.waiting = False
-        self._may_go_on = may_go_on
-        self._commands = 0
+class LineTooLong(Exception):
+    """A line came that is longer than any may be; it is gone."""
 
-    async def readuntil(self, separator: Any = b"\n") -> bytes:
-        """The next line. The peer's end of file ends the session as a cancellation, aiosmtpd's way out of its loop."""
-        self._commands += 1
-        if self._commands % COMMANDS_PER_TURN == 0:
-            await asyncio.sleep(0)
-        if not self._may_go_on():
-            # Until the connection is gone, which cancels the session: an exception would make aiosmtpd close it at once.
-            await asyncio.get_running_loop().create_future()
-        self.waiting = True
-        try:
-            return await super().readuntil(separator)
-        except asyncio.IncompleteReadError:
-            raise asyncio.CancelledError from None
-        finally:
-            self.waiting = False
 
-    async def answer(self) -> bytes | None:
-        """The next line without its end, as the answer to a challenge; None when it was too long (and is gone)."""
-        fits = True
-        while True:
-            try:
-                line = await self.readuntil()
-            except asyncio.LimitOverrunError as error:
-                await self.read(error.consumed)
-                fits = False
-            else:
-                return line.rstrip(b"\r\n") if fits else None
+class CommandLines:
+    """What came and was not worked yet. Only LF ends a line; of one that is too long nothing is kept."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._passing_over = False
+
+    def feed(self, data: bytes) -> None:
+        """Take what came."""
+        self._buffer += data
+
+    @property
+    def enough(self) -> bool:
+        """Whether no more should be read before some of it was worked."""
+        return len(self._buffer) > _ENOUGH
+
+    def next(self) -> bytes | None:
+        """The next line without its end, None while there is no whole one; LineTooLong once for one too long."""
+        end = self._buffer.find(b"\n", self._searched)
+        if end < 0:
+            self._wait_for_the_end()
+            return None
+        too_long = self._passing_over or end > authentication.LONGEST_LINE
+        line = b"" if too_long else bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._searched, self._passing_over = 0, False
+        if too_long:
+            raise LineTooLong
+        return line.rstrip(b"\r")
+
+    def _wait_for_the_end(self) -> None:
+        """Remember what was searched already, and drop a line that will be too long whatever comes."""
+        self._searched = len(self._buffer)
+        if self._passing_over or self._searched > authentication.LONGEST_LINE:
+            self._passing_over, self._searched = True, 0
+            self._buffer.clear()
 
     def take_all(self) -> bytes:
-        """Everything that came and was not read, without waiting; StreamReader has no public word for it."""
-        taken = bytes(self._buffer)  # type: ignore[attr-defined]
-        self._buffer.clear()  # type: ignore[attr-defined]
-        self._maybe_resume_transport()  # type: ignore[attr-defined]
+        """Everything that came and was not worked."""
+        taken = bytes(self._buffer)
+        self._buffer.clear()
+        self._searched, self._passing_over = 0, False
         return taken
 
     def put_back(self, data: bytes) -> None:
-        """Let this be read next; nobody is waiting for it now, and the end of the stream may have come already."""
-        self._buffer[:0] = data  # type: ignore[attr-defined]
-
-
-class CommandSizes(dict[str, int]):
-    """The length limit of every command; aiosmtpd's own mapping is shared by all sessions and grows with each EHLO."""
-
-    def __missing__(self, command: str) -> int:
-        return authentication.LONGEST_LINE - 2 if command == "AUTH" else LONGEST_COMMAND
-
-    def __setitem__(self, command: str, size: int) -> None:
-        """Nothing is kept: not one entry per EHLO, nor one per word a peer makes up."""
+        """Let this be the next."""
+        self._buffer[:0] = data
+        self._searched = 0

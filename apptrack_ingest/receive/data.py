@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import Final
 
 END: Final = b"\r\n.\r\n"
+_LINE_DOT: Final = END[:3]
 # The longest first, so that a tail is held back whole.
 _PARTIAL_ENDS: Final = tuple(END[:length] for length in range(len(END) - 1, 0, -1))
 
@@ -16,8 +17,8 @@ _PARTIAL_ENDS: Final = tuple(END[:length] for length in range(len(END) - 1, 0, -
 # byte would cost an object for each byte. In bytes.
 _LARGE: Final = 16 * 1024
 
-# Bytes copied at one go: under a millisecond.
-_SLICE: Final = 256 * 1024
+SLICE: Final = 256 * 1024
+"""Bytes copied at one go: under a millisecond."""
 
 
 class DataReader:
@@ -49,14 +50,16 @@ class DataReader:
     def feed(self, chunk: bytes) -> bytes | None:
         """Take the next bytes; None while the mail goes on, else what came after its end (the next command, or b"")."""
         data = self._tail + chunk
-        end = data.find(END)
+        # Looked for once: where a line begins with a dot, it is nearly always the one that ends the mail.
+        dot = data.find(_LINE_DOT)
+        end = data.find(END, dot) if dot >= 0 else -1
         if end < 0:
             self._tail = _partial_end(data)
-            self._take(data[: len(data) - len(self._tail)])
+            self._take(data[: len(data) - len(self._tail)], dotted=dot >= 0)
             return None
         self.finished = True
         self._tail = b""
-        self._take(data[: end + 2])
+        self._take(data[: end + 2], dotted=dot < end)
         return data[end + len(END) :]
 
     def discard(self) -> None:
@@ -89,7 +92,9 @@ class DataReader:
     async def whole(self) -> bytes:
         """The same as `content`, copied a slice at a time while others have their turn."""
         self._gather()
-        self._pieces = [await joined(*self._pieces)]
+        if len(self._pieces) != 1:
+            pieces, self._pieces = self._pieces, []
+            self._pieces = [await _put_together(sum(map(len, pieces)), _given_away(pieces))]
         return self._pieces[0]
 
     @property
@@ -98,12 +103,13 @@ class DataReader:
         found = (("bare CR in the data", self._bare_cr), ("bare LF in the data", self._bare_lf))
         return tuple(text for text, seen in found if seen)
 
-    def _take(self, wire: bytes) -> None:
-        """Keep bytes that hold no part of the end; their CRLFs are whole, as a partial one stays in the tail."""
+    def _take(self, wire: bytes, *, dotted: bool) -> None:
+        """Keep bytes that hold no part of the end; their CRLFs are whole, as a partial one stays in the tail. `dotted`: one
+        of their lines begins with a dot."""
         if not wire:
             return
         self._notice_bare(wire)
-        piece = wire.replace(b"\r\n.", b"\r\n")[self._before :]
+        piece = (wire.replace(_LINE_DOT, b"\r\n") if dotted else wire)[self._before :]
         self._before = 0
         self.size += len(piece)
         if self.too_big and not self.discarding:
@@ -150,19 +156,29 @@ async def joined(*pieces: bytes) -> bytes:
     """
     if len(pieces) == 1:
         return pieces[0]
-    size = sum(map(len, pieces))
+    return await _put_together(sum(map(len, pieces)), pieces)
+
+
+async def _put_together(size: int, pieces: Iterable[bytes]) -> bytes:
     # Made in its final size, from zeros that take no memory before they are written over; BytesIO works in them in place.
     whole = BytesIO(bytes(size))
     copied = 0
     for part in _slices(pieces):
-        if copied >= _SLICE:
+        if copied >= SLICE:
             copied = 0
             await asyncio.sleep(0)
         copied += whole.write(part)
     return whole.getvalue()
 
 
+def _given_away(pieces: list[bytes]) -> Iterator[bytes]:
+    """The pieces, each let go of as soon as the next is wanted: the whole of them would take their room twice."""
+    pieces.reverse()
+    while pieces:
+        yield pieces.pop()
+
+
 def _slices(pieces: Iterable[bytes]) -> Iterator[memoryview]:
     for piece in pieces:
-        for start in range(0, len(piece), _SLICE):
-            yield memoryview(piece)[start : start + _SLICE]
+        for start in range(0, len(piece), SLICE):
+            yield memoryview(piece)[start : start + SLICE]

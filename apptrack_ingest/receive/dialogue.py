@@ -1,14 +1,21 @@
-"""aiosmtpd's state machine brought to our words and our reading of addresses, without a session's decisions."""
+"""aiosmtpd's state machine brought to our words, our reading of lines and addresses, without a session's decisions.
+
+What aiosmtpd does for each connection (it looks through all of its methods three times) and each line (a task, two log
+records, a regular expression) costs more than the mail itself. So a connection begins as a copy of one that aiosmtpd made,
+and its commands, which are coroutines that never wait, are run to their end where the bytes came in, without a task.
+"""
 
 import asyncio
 import contextlib
 import logging
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Final
 
 from aiosmtpd import smtp as aiosmtpd
 
-from apptrack_ingest.receive import policy
-from apptrack_ingest.receive.commands import LONGEST_COMMAND, CommandReader, CommandSizes
+from apptrack_ingest.receive import authentication, policy
+from apptrack_ingest.receive.authentication import Refused
+from apptrack_ingest.receive.commands import COMMANDS_PER_TURN, LONGEST_COMMAND, CommandLines, LineTooLong
 from apptrack_ingest.receive.host import Host
 from apptrack_ingest.receive.policy import Reply
 from apptrack_ingest.receive.rates import Limit
@@ -21,24 +28,57 @@ LINGER: Final = 1.0
 """Seconds in which a peer that is hung up on can read why: closed at once, with bytes of its own unread (what it pipelined),
 the kernel would tell it of a broken connection and drop the words."""
 
+CHUNK: Final = 256 * 1024
+"""Bytes read at one go, at most."""
+
+UNKNOWN_AT_MOST: Final = 5
+"""The so manieth unknown command ends the session."""
+
+# The commands that wait for somebody else, and so need a task.
+_WAITING: Final = frozenset({"AUTH", "STARTTLS"})
+
+Command = Callable[[Any, str | None], Coroutine[Any, Any, None]]
+
 # aiosmtpd logs every line of every session there, addresses included.
 logging.getLogger("mail.log").disabled = True
 
 
-class Dialogue(aiosmtpd.SMTP):
-    """What is said and how it is read, to the last word. A session gives it what it leaves open."""
+class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
+    """What is said and how it is read, to the last word. A session gives it what it leaves open.
+
+    `_task` is a command that waits; while it is there, or `_busy` says so, no further line is worked.
+    """
 
     # Set by aiosmtpd from the connection on; it declares them as perhaps missing, or not at all.
     transport: Any
     session: Any
     envelope: Any
-    _reader: CommandReader
     _timeout_handle: Any
     _host: Host
-    _hung_up = False
+    _buffer: memoryview
+    _silent_until: float
 
-    command_size_limit = LONGEST_COMMAND
-    command_size_limits = CommandSizes()
+    _commands_by_name: ClassVar[dict[str, Command]] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls._commands_by_name = {
+            name.removeprefix("smtp_"): getattr(cls, name) for name in dir(cls) if name.startswith("smtp_")
+        }
+
+    def __init__(self, common: dict[str, Any]) -> None:
+        """`common` is what `pattern` gave: not aiosmtpd's own constructor, which costs as much as a small mail."""
+        self.__dict__.update(common)
+        self._lines = CommandLines()
+        self._task: asyncio.Task[None] | None = None
+        self._asked: asyncio.Future[bytes] | None = None
+        self._again: asyncio.Handle | None = None
+        self._unknown = 0
+        self._ended = self._choked = self._held_back = self._hung_up = False
+
+    @property
+    def connection(self) -> Connection:
+        """What is known of the other end by now."""
+        raise NotImplementedError
 
     @property
     def auth_offered(self) -> bool:
@@ -46,34 +86,179 @@ class Dialogue(aiosmtpd.SMTP):
         raise NotImplementedError
 
     @property
-    def connection(self) -> Connection:
-        """What is known of the other end by now."""
+    def _busy(self) -> bool:
+        """Whether something other than a command is under way."""
         raise NotImplementedError
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether it is the peer's turn to say something."""
+        return self._asked is not None or not (self._busy or self._task or self._choked or self._again)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where all sessions' bytes come in, one chunk at a time: a buffer made for each of them, in asyncio's way, takes
+        256 KB to read a line of twenty bytes."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes came in there."""
+        self.data_received(self._buffer[:nbytes].tobytes())
+
+    # --- lines ----------------------------------------------------------------------------------------------------
+
+    def _hear(self, data: bytes) -> None:
+        """Bytes of commands, to be worked as far as they go now; the rest waits, and more is not read for long."""
+        self._lines.feed(data)
+        self._go_on()
+        if not self._held_back and self._lines.enough and self.transport is not None:
+            self._held_back = True
+            self.transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Work the lines that are there: a few, then others have their turn."""
+        for _ in range(COMMANDS_PER_TURN):
+            if self._again is not None:
+                return
+            if self._asked is None and (self._busy or self._task is not None or self._choked):
+                return
+            if not self._may_go_on():
+                return
+            if not self._work_one():
+                self._read_on()
+                return
+        self._again = self.loop.call_soon(self._go_on_again)
+
+    def _go_on_again(self) -> None:
+        self._again = None
+        self._go_on()
+
+    def _work_one(self) -> bool:
+        """Work one line; False: there is none."""
+        try:
+            line = self._lines.next()
+        except LineTooLong:
+            self._obey_too_long()
+            return True
+        if line is None:
+            if self._ended:
+                self.transport.close()
+            return False
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            asked.set_result(line)
+        else:
+            self._obey(line)
+        return True
+
+    def _take_all(self) -> bytes:
+        """All that came behind a command, which is another's to read, or nobody's."""
+        taken = self._lines.take_all()
+        self._read_on()
+        return taken
+
+    def _read_on(self) -> None:
+        if self._held_back and self.transport is not None:
+            self._held_back = False
+            self.transport.resume_reading()
+
+    def _obey_too_long(self) -> None:
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            asked.set_exception(Refused(policy.AUTH_LINE_TOO_LONG))
+        else:
+            self._answer(self._refusal_of_line() or policy.LINE_TOO_LONG)
+
+    def _obey(self, line: bytes) -> None:
+        """One command's line, without its end."""
+        word, _, rest = line.partition(b" ")
+        if not line or not word.isascii():
+            self._answer(self._refusal_of_line() or policy.BAD_SYNTAX)
+            return
+        name = word.decode("ascii").upper()
+        if len(line) > self._longest(name):
+            self._answer(self._refusal_of_line() or policy.LINE_TOO_LONG)
+            return
+        command = self._commands_by_name.get(name)
+        if command is None:
+            self._unknown += 1
+            self._answer(policy.TOO_MANY_ERRORS if self._unknown >= UNKNOWN_AT_MOST else policy.UNKNOWN_COMMAND)
+            return
+        self._reset_timeout()
+        # Bytes that are no UTF-8 pass as lone surrogates, so that the original ones can be had again.
+        self._carry_out(name, command, rest.strip().decode("utf-8", "surrogateescape") if rest else None)
+
+    def _longest(self, name: str) -> int:
+        return authentication.LONGEST_LINE - 2 if name == "AUTH" and self.session.extended_smtp else LONGEST_COMMAND
+
+    def _carry_out(self, name: str, command: Command, arg: str | None) -> None:
+        try:
+            refusal = self._refusal_of_command(name, arg)
+            if refusal is not None:
+                self._answer(refusal)
+            elif name in _WAITING:
+                self._task = self.loop.create_task(self._wait_for(command(self, arg)))
+            else:
+                at_once(command(self, arg))
+        except Exception as error:  # noqa: BLE001 - unknown means temporary, whatever it is
+            self._failed(error)
+
+    async def _wait_for(self, command: Coroutine[Any, Any, None]) -> None:
+        try:
+            await command
+        except aiosmtpd.TLSSetupException as error:
+            # There is no way back to plain text, and none to TLS; its connection may not tell of its own end.
+            self._task = None
+            if self.transport is not None:
+                self.transport.close()
+                self.connection_lost(error)
+            return
+        except Exception as error:  # noqa: BLE001 - unknown means temporary, whatever it is
+            self._failed(error)
+        self._task = None
+        self._go_on()
+
+    def _failed(self, error: Exception) -> None:
+        """Unknown means temporary, and the cause is nobody's business (aiosmtpd answers 500 and tells it)."""
+        level = logging.INFO if isinstance(error, OSError) else logging.ERROR
+        log.log(level, "session error: %s", type(error).__name__)
+        self._write(policy.TRY_LATER)
+
+    def _may_go_on(self) -> bool:
+        """Asked before each line is worked."""
+        raise NotImplementedError
+
+    def _refusal_of_line(self) -> Reply | None:
+        """Asked at every line, be it a command or none: whether there were too many."""
+        raise NotImplementedError
+
+    def _refusal_of_command(self, name: str, arg: str | None) -> Reply | None:
+        """Asked at every command: whether it is refused before it is looked at."""
+        raise NotImplementedError
+
+    async def _ask(self, challenge: str) -> bytes:
+        """Ask something within a command; the line that answers, Refused when that was too long."""
+        self._write(policy.CHALLENGE, f"334 {challenge}")
+        asked = self._asked = self.loop.create_future()
+        self._go_on()
+        line: bytes = await asked
+        self._reset_timeout()
+        return line
 
     # --- replies --------------------------------------------------------------------------------------------------
 
     async def push(self, status: Any) -> None:
         """Send a reply of aiosmtpd's or of our hooks; all that is not from our own table is put into our words."""
         reply = self._host.replies.get(status) or in_our_words(status)
-        if reply in (policy.BAD_SYNTAX, policy.LINE_TOO_LONG):
-            reply = self._refusal_of_line() or reply
-        if reply.code == 421:
-            self.hang_up(reply)
-            await forever()  # aiosmtpd would close the connection next
         if reply is policy.TOO_BIG:  # of itself aiosmtpd refuses no size but the one that MAIL declares
             self._host.reception.refused(reply, Limit.MESSAGE_SIZE, self.connection)
-        await self._say(reply)
+        self._answer(reply)
 
-    async def handle_exception(self, error: Exception) -> str:
-        """Unknown means temporary, and the cause is nobody's business (aiosmtpd answers 500 and tells it)."""
-        if not isinstance(error, aiosmtpd.TLSSetupException):  # which is told, seldom enough, where it comes from
-            level = logging.INFO if isinstance(error, OSError) else logging.ERROR
-            log.log(level, "session error: %s", type(error).__name__)
-        return policy.TRY_LATER.render()
-
-    async def _say(self, reply: Reply, lines: str | None = None) -> None:
-        self._write(reply, lines)
-        await self._writer.drain()
+    def _answer(self, reply: Reply) -> None:
+        """Send a reply, and end the session where it says so."""
+        if reply.code == 421:
+            self.hang_up(reply)
+        else:
+            self._write(reply)
 
     def _write(self, reply: Reply, lines: str | None = None) -> None:
         """Write a reply, many lines in one piece too (else Nagle's algorithm would hold the second one back)."""
@@ -81,9 +266,32 @@ class Dialogue(aiosmtpd.SMTP):
             self.transport.write((lines or reply.render()).encode() + b"\r\n")
             self._host.reception.hooks.reply(str(reply.code))
 
-    def _refusal_of_line(self) -> Reply | None:
-        """Asked at every line, be it a command or none: whether there were too many."""
-        raise NotImplementedError
+    def pause_writing(self) -> None:
+        """The peer does not read its replies: it gets no more of them, for nothing more is worked."""
+        self._choked = True
+
+    def resume_writing(self) -> None:
+        """It read them."""
+        self._choked = False
+        self._go_on()
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """The peer said something: from now on it may be silent for so many seconds (those between commands). The timer is
+        not set anew each time; when it goes off too early, it looks again later."""
+        self._silent_until = self.loop.time() + (duration or self._timeout_duration)
+        handle = self._timeout_handle
+        if handle is None or handle.cancelled() or handle.when() > self._silent_until:
+            if handle is not None:
+                handle.cancel()
+            self._timeout_handle = self.loop.call_at(self._silent_until, self._look_at_silence)
+
+    def _look_at_silence(self) -> None:
+        if self.loop.time() < self._silent_until:
+            self._timeout_handle = self.loop.call_at(self._silent_until, self._look_at_silence)
+        else:
+            self._timeout_cb()  # type: ignore[no-untyped-call]
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -96,8 +304,8 @@ class Dialogue(aiosmtpd.SMTP):
         self._hung_up = True
         self._timeout_handle.cancel()
         self._timeout_handle = self.loop.call_later(LINGER, self._end_linger)
-        self._reader.take_all()
-        if self._reader.at_eof():
+        self._take_all()
+        if self._ended:
             self.transport.close()
         elif self.transport.can_write_eof():
             with contextlib.suppress(OSError):  # the peer was faster
@@ -137,6 +345,17 @@ class Dialogue(aiosmtpd.SMTP):
         return found
 
 
-async def forever() -> None:
-    """Waits until cancelled: what a session that was hung up on does until its connection is gone."""
-    await asyncio.get_running_loop().create_future()
+def pattern(hooks: object, hostname: str, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """What all sessions on a loop have in common, as aiosmtpd's constructor sets it."""
+    made = aiosmtpd.SMTP(hooks, enable_SMTPUTF8=True, hostname=hostname, ident="ESMTP apptrack-ingest", loop=loop)
+    return {**vars(made), "_buffer": memoryview(bytearray(CHUNK))}
+
+
+def at_once(command: Coroutine[Any, Any, None]) -> None:
+    """Run a command that never waits; RuntimeError for one that would."""
+    try:
+        command.send(None)
+    except StopIteration:
+        return
+    command.close()
+    raise RuntimeError("this command waits for something")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from apptrack_ingest.receive.budget import Budget
 from apptrack_ingest.receive.deciding import Delivery
@@ -25,10 +25,11 @@ class Connected(Protocol):
 
 
 class Host(Protocol):
-    """The listener; `replies` are those of our table, by their lines."""
+    """The listener; `replies` are those of our table, by their lines, `common` what its sessions have in common."""
 
     reception: Reception
     replies: Mapping[str, Reply]
+    common: dict[str, Any]
     users: Users
     budget: Budget
     draining: bool

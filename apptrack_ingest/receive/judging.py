@@ -1,9 +1,9 @@
 """Whom each account believes, as the receive stage needs it: the rules by account, and what becomes of all other mail."""
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 from apptrack_ingest.trust import Judgement, Mail, Network, Rules, digest_of
@@ -42,6 +42,14 @@ class TrustPolicy:
     def lists(self, peer: str) -> bool:
         """Whether a peer's address stands in a network of anybody's rules, or of a load balancer: it is no stranger, and
         may be busy."""
+        return self._looked_up(peer)
+
+    @cached_property
+    def _looked_up(self) -> Callable[[str], bool]:
+        """Asked several times for each mail of a peer; it remembers the newest thousand."""
+        return lru_cache(1024)(self._look_up)
+
+    def _look_up(self, peer: str) -> bool:
         try:
             address = ipaddress.ip_address(peer.partition("%")[0])
         except ValueError:
@@ -67,6 +75,7 @@ class TrustPolicy:
         return frozenset(token.digest for rules in self._all for token in rules.tokens)
 
 
+@lru_cache(1024)
 def is_loopback(peer: str) -> bool:
     """Whether an IP address is this machine's own (127/8, ::1, and 127/8 as IPv4 mapped into IPv6)."""
     try:

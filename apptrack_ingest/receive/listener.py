@@ -22,8 +22,13 @@ from apptrack_ingest.receive.users import Users
 __all__ = ["Entry", "Listener", "listening_sockets"]
 
 
-BYTES_IN_FLIGHT = 256_000_000
+BYTES_IN_FLIGHT = 32_000_000
 """Bytes of all mails under way where nothing else is said."""
+
+
+ACCEPTS_PER_TURN = 1
+"""Connections taken at one turn of the loop. asyncio takes as many as may wait in the kernel's queue: one of several
+processes would take all that came at once, and sessions under way would wait meanwhile."""
 
 
 def listening_sockets(host: str, port: int) -> list[socket.socket]:
@@ -81,6 +86,7 @@ class Listener:
         self._too_late: set[Connected] = set()
         own = [reply.filled(hostname=reception.hostname) for reply in (policy.GREETING, policy.HELLO)]
         self.replies: Mapping[str, Reply] = {reply.render(): reply for reply in (*policy.REPLIES.values(), *own)}
+        self.common: dict[str, Any] = {}
         self._servers: list[asyncio.Server] = []
         self._deliveries: set[asyncio.Task[Reply]] = set()
         self._quiet = asyncio.Event()
@@ -97,7 +103,9 @@ class Listener:
             sock.close()
             raise ValueError(f"tls = {entry.tls} needs a certificate")
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(lambda: Admission(self, entry, loop), sock=sock))
+        made = await loop.create_server(lambda: Admission(self, entry, loop), sock=sock, backlog=ACCEPTS_PER_TURN)
+        sock.listen(socket.SOMAXCONN)
+        self._servers.append(made)
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -118,14 +126,18 @@ class Listener:
         async def received() -> Reply:
             with ExitStack() as held:
                 held.callback(release)
-                found = await content()
-                complete = replace(delivery, content=found or b"", no_room=delivery.no_room or found is None)
-                return await self.reception.receive(complete, held)
+                # In no variable here: what is on its way into the spool is in memory once, and not twice.
+                return await self.reception.receive(await self._complete(delivery, content), held)
 
         task = asyncio.get_running_loop().create_task(received())
         self._deliveries.add(task)
         task.add_done_callback(self._delivered)
         return task
+
+    async def _complete(self, delivery: Delivery, content: Callable[[], Awaitable[bytes | None]]) -> Delivery:
+        """The delivery with its bytes."""
+        found = await content()
+        return replace(delivery, content=found or b"", no_room=delivery.no_room or found is None)
 
     def identity(self, entry: Entry) -> Tls | None:
         """Certificate and key for connections that come in there; None: no TLS."""

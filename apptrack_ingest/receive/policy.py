@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 # --- replies ------------------------------------------------------------------------------------------------------
@@ -21,7 +21,9 @@ class Reply:
 
     def render(self) -> str:
         """The reply's line, without CRLF."""
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+        if self.enhanced:
+            return f"{self.code} {self.enhanced} {self.text}" if self.text else f"{self.code} {self.enhanced}"
+        return f"{self.code} {self.text}" if self.text else str(self.code)
 
     def filled(self, **values: object) -> "Reply":
         """The same reply with the {fields} of its text filled in."""
@@ -171,6 +173,7 @@ def _label_key(label: str) -> str:
     return unicodedata.normalize("NFKC", label).lower()
 
 
+@lru_cache(1024)
 def _split(address: str) -> tuple[str, str]:
     """Local part and domain as they are compared; a quoted local part loses its quotes, `user+tag` stays as it is."""
     if re.fullmatch(_LOCAL, address):
@@ -216,6 +219,14 @@ class Directory:
         not known. `postmaster`, alone or at a domain of ours, is always taken (RFC 5321, 4.5.1). `local` tells whether
         the peer is on loopback, as `any_recipient` asks.
         """
+        return self._resolved(recipient, local)
+
+    @cached_property
+    def _resolved(self) -> 'Callable[[str, bool], "frozenset[str] | Special"]':
+        """Asked five times for each mail; it remembers the newest few."""
+        return lru_cache(256)(self._resolve)
+
+    def _resolve(self, recipient: str, local: bool) -> "frozenset[str] | Special":
         mailbox, domain = _split(recipient)
         if found := self._find((mailbox, domain)) or self._find((mailbox.partition("+")[0], domain)):
             return found

@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
+from functools import lru_cache
 
 WINDOW = 60.0
 """Seconds: every rate here is so many a minute."""
@@ -221,6 +222,7 @@ class Doorkeeper:
         return network_of(peer, self._caps.ipv4_width, self._caps.ipv6_width)
 
 
+@lru_cache(1024)
 def network_of(peer: str, ipv4_width: int = 24, ipv6_width: int = 64) -> bytes:
     """The network an IP address counts for, as a key; IPv4 mapped into IPv6 is IPv4. What is no address is one network."""
     try:

@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from apptrack_ingest import logs
 from apptrack_ingest.model import Arrival, Envelope, Message
 from apptrack_ingest.receive import policy
-from apptrack_ingest.receive.data import joined
+from apptrack_ingest.receive.data import SLICE, joined
 from apptrack_ingest.receive.deciding import Decider, Decision, Delivery
 from apptrack_ingest.receive.policy import Limits, Reply
 from apptrack_ingest.receive.rates import Limit
@@ -74,6 +75,7 @@ class Reception:
         self._clock = clock
         self._late: set[asyncio.Future[int]] = set()
         self._refusals = Refusals(clock)
+        self._copying = asyncio.Lock()
 
     @property
     def limits(self) -> Limits:
@@ -129,7 +131,9 @@ class Reception:
             decision = await self.decider.decide(delivery)
             self._count(decision)
             if decision.refusal is None:
-                return await self._spool(delivery, decision, held or ExitStack())
+                message = await self._message(delivery, decision)
+                del delivery  # or its bytes would be in memory twice until the commit
+                return await self._spool(message, decision.arrivals, held or ExitStack())
         except Exception as error:  # noqa: BLE001 - unknown means temporary, whatever it is
             log.error("mail not accepted: %s", " ".join(logs.exception_fields(error).values()))
             return policy.TRY_LATER
@@ -145,16 +149,15 @@ class Reception:
 
     # --- the spool ------------------------------------------------------------------------------------------------
 
-    async def _spool(self, delivery: Delivery, decision: Decision, held: ExitStack) -> Reply:
+    async def _spool(self, message: Message, arrivals: Sequence[Arrival], held: ExitStack) -> Reply:
         started = asyncio.get_running_loop().time()
-        message = await self._message(delivery, decision)
-        identity = await self._committed(message, decision.arrivals, held)
+        identity = await self._committed(message, arrivals, held)
         if identity is None:
             return policy.TRY_LATER
         self.hooks.accept(asyncio.get_running_loop().time() - started)
         if self.decider.pressure is not None:
-            self.decider.pressure.put(any(arrival.trusted for arrival in decision.arrivals), len(message.raw))
-        for arrival in decision.arrivals:
+            self.decider.pressure.put(any(arrival.trusted for arrival in arrivals), len(message.raw))
+        for arrival in arrivals:
             self.hooks.received(arrival.account or "")
         return policy.QUEUED.filled(id=identity)
 
@@ -162,14 +165,21 @@ class Reception:
         now = self._clock()
         envelope = delivery.envelope
         shown = tuple(policy.without_secret(address, self.decider.trust.is_token) for address in envelope.recipients)
-        kept = replace(delivery, envelope=replace(envelope, recipients=shown))
+        if shown != envelope.recipients:
+            delivery = replace(delivery, envelope=replace(envelope, recipients=shown))
         return Message(
-            envelope=kept.envelope,
+            envelope=delivery.envelope,
             received_at=now,
-            raw=await joined(trace_header(kept, self.hostname, now), delivery.content),
+            raw=await self._traced(trace_header(delivery, self.hostname, now), delivery.content),
             evidence=decision.judgement.evidence if decision.judgement else (),
             warnings=delivery.warnings,
         )
+
+    async def _traced(self, trace: bytes, content: bytes) -> bytes:
+        if len(content) <= SLICE:
+            return trace + content
+        async with self._copying:
+            return await joined(trace, content)
 
     async def _committed(self, message: Message, arrivals: Sequence[Arrival], held: ExitStack) -> int | None:
         """The message's id once committed; None when the deadline passed first, the put then goes on by itself.
@@ -217,9 +227,14 @@ def trace_header(delivery: Delivery, hostname: str, now: float) -> bytes:
     lines = [
         f"Received: from {helo} ({_address_literal(envelope.peer)})",
         f" by {hostname} with {delivery.protocol} id {secrets.token_hex(8)}{_for_clause(envelope)};",
-        f" {format_datetime(datetime.fromtimestamp(now, UTC))}",
+        f" {_date(int(now))}",
     ]
     return "".join(line + "\r\n" for line in lines).encode()
+
+
+@lru_cache(2)
+def _date(second: int) -> str:
+    return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
 def _address_literal(peer: str) -> str:

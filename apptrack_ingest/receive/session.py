@@ -6,24 +6,22 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from aiosmtpd import smtp as aiosmtpd
 
 from apptrack_ingest.model import Envelope
 from apptrack_ingest.receive import authentication, policy
-from apptrack_ingest.receive.authentication import Authentication, Refused
-from apptrack_ingest.receive.commands import CommandReader
+from apptrack_ingest.receive.authentication import Authentication
+from apptrack_ingest.receive.budget import Share
 from apptrack_ingest.receive.deciding import Delivery
-from apptrack_ingest.receive.dialogue import Dialogue
+from apptrack_ingest.receive.dialogue import CHUNK, Dialogue, pattern
 from apptrack_ingest.receive.entry import Entry
+from apptrack_ingest.receive.hooks import Decisions
 from apptrack_ingest.receive.host import Host
 from apptrack_ingest.receive.incoming import Incoming
 from apptrack_ingest.receive.policy import Reply
 from apptrack_ingest.receive.rates import Limit
-from apptrack_ingest.receive.reception import Reception
 from apptrack_ingest.receive.tls import peer_certificate
 from apptrack_ingest.trust import Certificate, Connection
 
@@ -34,105 +32,87 @@ BEFORE_TLS: Final = frozenset({"EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS
 
 _SIZE: Final = re.compile(r"(?i)\sSIZE=([0-9]{1,15})(?:\s|$)")
 
-Command = Callable[[str | None], Awaitable[None]]
-
-
-class _Decisions:
-    """aiosmtpd's hooks where a decision of ours is asked for: MAIL and RCPT."""
-
-    def __init__(self, reception: Reception) -> None:
-        self._reception = reception
-
-    async def handle_MAIL(self, _server: Any, _session: Any, envelope: Any, address: str, options: list[str]) -> str:
-        """Any sender will do; the null sender of a bounce stays `<>` until the envelope is made."""
-        envelope.mail_from = address
-        envelope.mail_options.extend(options)
-        return policy.SENDER_OK.render()
-
-    async def handle_RCPT(self, server: Any, _session: Any, envelope: Any, address: str, _options: list[str]) -> str:
-        """Only recipients of ours."""
-        reply = self._reception.recipient(address, server.connection, len(envelope.rcpt_tos))
-        if reply is policy.RECIPIENT_OK:
-            envelope.rcpt_tos.append(address)
-        return reply.render()
-
 
 class Session(Dialogue):
     """One connection that was let in; `address` is its peer's, or (`anonymous`) that of a balancer that named nobody: then
     it goes into envelopes and is believed in nothing. DATA is read in bulk and delivered apart from the connection."""
 
-    _reader: CommandReader
-
     def __init__(
         self, host: Host, entry: Entry, address: str, loop: asyncio.AbstractEventLoop, *, anonymous: bool = False
     ) -> None:
         self._host = host
+        if not host.common:
+            host.common.update(pattern(Decisions(host.reception), host.reception.hostname, loop))
+        super().__init__(host.common)
         self._entry = entry
         self._address = address
         self._believed_address = "" if anonymous else address
         self._limits = host.reception.limits
+        self.data_size_limit = self._limits.message_size
+        self._timeout_duration = self._limits.idle_timeout
         tls = host.identity(entry)
-        super().__init__(
-            _Decisions(host.reception),
-            data_size_limit=self._limits.message_size,
-            enable_SMTPUTF8=True,
-            hostname=host.reception.hostname,
-            ident="ESMTP apptrack-ingest",
-            tls_context=tls.current() if tls and entry.tls in ("starttls", "required") else None,
-            timeout=self._limits.idle_timeout,
-            loop=loop,
-        )
-        # Once more, with a reader of our own: aiosmtpd leaves no other way to give it one.
-        asyncio.StreamReaderProtocol.__init__(
-            self,
-            CommandReader(loop, self._may_go_on),
-            client_connected_cb=self._cb_client_connected,
-            loop=loop,
-        )
-        commands: dict[str, Command] = self._smtp_methods
-        self._smtp_methods = {name: partial(self._command, name, method) for name, method in commands.items()}
+        self.tls_context = tls.current() if tls and entry.tls in ("starttls", "required") else None
         self._tls: ssl.SSLObject | None = None
         self._certificate: Certificate | None = None
+        self._known: tuple[tuple[str | None, str | None, Certificate | None], Connection] | None = None
         doorkeeper = host.reception.decider.doorkeeper
-        self._auth = Authentication(host.users, self._challenge, doorkeeper, self._believed_address)
-        self._commands = 0
+        self._auth = Authentication(host.users, self._ask, doorkeeper, self._believed_address)
+        self._commands = self._declared = 0
         self._over = False
+        self._room: Share | None = None
         self._end: asyncio.TimerHandle | None = None
         self._mail: Incoming | None = None
-        self._mail_ended: asyncio.Future[asyncio.Task[Reply]] | None = None
+        self._delivery: asyncio.Task[Reply] | None = None
 
     # --- the connection -------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A new connection, or (a second call) TLS established on it."""
-        super().connection_made(transport)
+        """A new connection, or (a second call) TLS established on it, of which nothing said before is known any more
+        (RFC 3207, section 4.2)."""
+        first = self._original_transport is None
+        self.transport = transport
+        self._set_rset_state()  # type: ignore[no-untyped-call]
+        self.session = self._create_session()
+        self._reset_timeout()
         self._tls = transport.get_extra_info("ssl_object")
         self._certificate = peer_certificate(self._tls) if self._tls else None
         self._auth.user = None
-        if self._original_transport is None:
+        if first:
             self._end = self.loop.call_later(self._limits.session_time, self._time_is_over)
-            assert self._handler_coroutine is not None
-            self._handler_coroutine.add_done_callback(_forget_exception)
+            self._write(policy.GREETING, f"220 {self.hostname} {self.__ident__}")
+        else:
+            self._lines.take_all()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone; a mail that was complete goes on being delivered."""
         self._drop_mail()
-        if self._end is not None:
-            self._end.cancel()
-        super().connection_lost(error)
+        for timer in (self._end, self._timeout_handle, self._again):
+            if timer is not None:
+                timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        if self._original_transport is not None:
+            # aiosmtpd put TLS between it and us; it does not hear of the end by itself.
+            self._original_transport.close()
+        self.transport = None
         self._host.left(self)
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes come in: half as many where room for them is asked for only when they are there."""
+        grows = self._mail is not None and not self._mail.reserved
+        return self._buffer[: CHUNK // 2] if grows else self._buffer
+
     def data_received(self, data: bytes) -> None:
-        """Bytes of a mail go to its reader in bulk; all else, and what follows the mail, is for the command reader."""
+        """Bytes of a mail go to its reader in bulk; all else, and what follows the mail, are commands."""
         if self._hung_up:
             return
         if self._mail is None:
-            super().data_received(data)
+            self._hear(data)
             return
         rest = self._mail.feed(data)
         if rest is not None:
             self._end_of_mail(self._mail)
-            self._reader.put_back(rest)
+            self._lines.put_back(rest)
         elif self._mail.went_on():
             self._reset_timeout(self._limits.data_timeout)
 
@@ -149,22 +129,28 @@ class Session(Dialogue):
 
     def eof_received(self) -> bool | None:
         """The peer will send no more. A mail cut off is dropped; what came whole is still worked and answered."""
-        if self._hung_up:
+        self._ended = True
+        if self._hung_up or self.transport is None:
             return False
-        if self._mail_ended is not None and not self._mail_ended.done():
-            self._mail_ended.cancel()
-        asyncio.StreamReaderProtocol.eof_received(self)
+        if self._mail is not None or self._asked is not None:
+            self.transport.close()
+        else:
+            self._go_on()
         return self._tls is None
 
     @property
     def connection(self) -> Connection:
         """What is known of the other end by now."""
-        return Connection(
-            self._believed_address,
-            helo=_printable(self.session.host_name),
-            user=self._auth.user,
-            certificate=self._certificate,
-        )
+        said = (self.session.host_name, self._auth.user, self._certificate)
+        if self._known is None or self._known[0] != said:
+            helo, user, certificate = said
+            found = Connection(self._believed_address, helo=_printable(helo), user=user, certificate=certificate)
+            self._known = (said, found)
+        return self._known[1]
+
+    @property
+    def _busy(self) -> bool:
+        return self._mail is not None or self._delivery is not None
 
     def hang_up(self, reply: Reply) -> None:
         """Say why and close; of a mail under way nothing is kept."""
@@ -175,10 +161,13 @@ class Session(Dialogue):
         if self._mail is not None:
             self._mail.close()
             self._mail = None
+        if self._room is not None and self._task is not None:
+            self._task.cancel()
+            self._room = None
 
     def drain(self) -> None:
-        """End the session: now if it waits for a command, else after the one under way."""
-        if self._reader.waiting:
+        """End the session: now if it waits for a command or for room, else after the one under way."""
+        if self._waiting or self._room is not None:
             self.hang_up(policy.SHUTTING_DOWN)
 
     def _may_go_on(self) -> bool:
@@ -200,20 +189,10 @@ class Session(Dialogue):
         """The session lasted too long; where the spool is committing its mail, the answer to that goes out first."""
         self._over = True
         self._host.reception.refused(policy.SESSION_TOO_LONG, Limit.SESSION_TIME, self.connection)
-        if self._mail is not None or self._reader.waiting:
+        if self._mail is not None or self._waiting or self._room is not None:
             self._hang_up_or_cut(policy.SESSION_TOO_LONG)
 
     # --- commands -------------------------------------------------------------------------------------------------
-
-    async def _command(self, name: str, method: Command, arg: str | None) -> None:
-        """Every command there is comes by here."""
-        refusal = self._refusal_of_command(name, arg)
-        if refusal is None:
-            await method(arg)
-        elif refusal.code == 421:
-            self.hang_up(refusal)
-        else:
-            await self._say(refusal)
 
     def _refusal_of_line(self) -> Reply | None:
         self._commands += 1
@@ -231,17 +210,18 @@ class Session(Dialogue):
         if self._entry.auth_required and self._auth.user is None:
             return policy.AUTH_REQUIRED
         size = _SIZE.search(arg or "")
-        return self._host.reception.refusal_of_mail(self.connection, int(size[1]) if size else 0)
+        self._declared = int(size[1]) if size else 0
+        return self._host.reception.refusal_of_mail(self.connection, self._declared)
 
     async def smtp_EHLO(self, hostname: str | None) -> None:
         """RFC 5321, 4.1.1.1."""
         if not hostname:
-            await self._say(policy.BAD_ARGUMENTS)
+            self._write(policy.BAD_ARGUMENTS)
             return
         self._set_rset_state()  # type: ignore[no-untyped-call]
         self.session.extended_smtp = True
         self.session.host_name = hostname
-        await self._say(policy.HELLO, "\r\n".join(self._capabilities()))
+        self._write(policy.HELLO, "\r\n".join(self._capabilities()))
 
     def _capabilities(self) -> list[str]:
         words = [self.hostname, f"SIZE {self._limits.message_size}", "8BITMIME", "SMTPUTF8", "PIPELINING"]
@@ -255,11 +235,11 @@ class Session(Dialogue):
     async def smtp_STARTTLS(self, arg: str | None) -> None:
         """RFC 3207; a second STARTTLS is out of sequence (aiosmtpd would start TLS within TLS)."""
         if self._tls is not None:
-            await self._say(policy.TLS_ACTIVE)
+            self._write(policy.TLS_ACTIVE)
             return
         if self.tls_context and not arg:
-            # What was pipelined behind it is void; left in the reader, much of it would keep the handshake from being read.
-            self._reader.take_all()
+            # What was pipelined behind it is void; left there, much of it would keep the handshake from being read.
+            self._take_all()
         try:
             await super().smtp_STARTTLS(arg)
         except aiosmtpd.TLSSetupException as error:
@@ -279,7 +259,7 @@ class Session(Dialogue):
         if reply is policy.TOO_MANY_LOGINS:
             self.hang_up(reply)
         else:
-            await self._say(reply)
+            self._write(reply)
 
     @property
     def auth_offered(self) -> bool:
@@ -297,22 +277,24 @@ class Session(Dialogue):
             return policy.AUTH_TWICE
         return policy.AUTH_IN_MAIL if self.envelope.mail_from else None
 
-    async def _challenge(self, challenge: str) -> bytes:
-        await self._say(policy.CHALLENGE, f"334 {challenge}")
-        line = await self._reader.answer()
-        self._reset_timeout()
-        if line is None:
-            raise Refused(policy.AUTH_LINE_TOO_LONG)
-        return line
-
     async def smtp_HELP(self, arg: str | None) -> None:
         """The commands there are."""
-        await self._say(policy.HELP)
+        self._write(policy.HELP)
 
     async def smtp_VRFY(self, arg: str | None) -> None:
         """RFC 5321, 3.5.3: whether an address exists is told at RCPT only."""
         reply = policy.CANNOT_VERIFY if arg else policy.BAD_ARGUMENTS
-        await self._say(reply)
+        self._write(reply)
+
+    async def smtp_QUIT(self, arg: str | None) -> None:
+        """RFC 5321, 4.1.1.10."""
+        if arg:
+            self._write(policy.BAD_ARGUMENTS)
+            return
+        self._write(policy.BYE)
+        self.transport.close()
+
+    # --- the mail -------------------------------------------------------------------------------------------------
 
     async def smtp_DATA(self, arg: str | None) -> None:
         """RFC 5321, 4.1.1.4: read the mail in bulk and answer what became of it."""
@@ -320,18 +302,15 @@ class Session(Dialogue):
             return
         refusal = self._refusal_of_data(arg)
         if refusal is not None:
-            await self._say(refusal)
+            self._write(refusal)
             return
-        await self._say(policy.START_DATA)
-        reply = await self._read_mail()
-        self._set_post_data_state()  # type: ignore[no-untyped-call]
-        self._reset_timeout()
-        if reply.code == 421:
-            self.hang_up(reply)
-            return
-        if reply.code == 250:
-            self._commands = 0
-        await self._say(reply)
+        doorkeeper = self._host.reception.decider.doorkeeper
+        share = self._host.budget.share(doorkeeper.network(self._believed_address) if doorkeeper else None)
+        room = min(self._declared, self._limits.message_size)
+        if room and not share.take(room):
+            self._room, self._task = share, self.loop.create_task(self._wait_for(self._begin_with_room(share, room)))
+        else:
+            self._begin_mail(share, room)
 
     def _refusal_of_data(self, arg: str | None) -> Reply | None:
         if not self.envelope.rcpt_tos:
@@ -340,30 +319,57 @@ class Session(Dialogue):
             return policy.BAD_ARGUMENTS
         return self._host.reception.refusal_of_data(self.connection)
 
-    async def _read_mail(self) -> Reply:
-        """Read to the end of the mail and wait for its delivery, which nothing that happens here can cancel."""
+    async def _begin_with_room(self, share: Share, room: int) -> None:
+        """Let a mail begin as soon as there is room for all of it as declared (RFC 1870), for a while that every client
+        waits (two minutes: RFC 5321, 4.5.3.2.4); begun, it would hold what it has while it waits for the rest."""
+        self._timeout_handle.cancel()
+        found = await share.wait(room, self._limits.bytes_wait)
+        self._room = None
+        if found:
+            self._begin_mail(share, room)
+        else:
+            self._reset_timeout()
+            self._answer(self._host.reception.refused(policy.NO_ROOM, Limit.BYTES_IN_FLIGHT, self.connection))
+
+    def _begin_mail(self, share: Share, reserved: int) -> None:
+        """All that comes from here on, and what came already, is the mail's."""
+        self._write(policy.START_DATA)
         self._reset_timeout(self._limits.data_timeout)
-        self._mail_ended = self.loop.create_future()
-        doorkeeper = self._host.reception.decider.doorkeeper
-        share = self._host.budget.share(doorkeeper.network(self._believed_address) if doorkeeper else None)
-        self._mail = Incoming(self._limits.message_size, share, self._limits.bytes_wait, self._flow)
-        early = self._reader.take_all()
+        limits = self._limits
+        self._mail = Incoming(limits.message_size, share, limits.bytes_wait, self._flow, reserved)
+        early = self._take_all()
         if early:
             self.data_received(early)
-        if self._reader.at_eof():
+        if self._ended:
             self.eof_received()
-        delivery = await self._mail_ended
-        return await asyncio.shield(delivery)
 
     def _end_of_mail(self, mail: Incoming) -> None:
         """Hand the mail on at once, whatever becomes of the connection; no timer runs while the spool commits."""
-        assert self._mail_ended is not None
         self._mail = None
         self._timeout_handle.cancel()
-        delivery = self._host.deliver(self._delivery(mail), mail.whole, mail.release)
-        self._mail_ended.set_result(delivery)
+        self._delivery = self._host.deliver(self._delivered(mail), mail.whole, mail.release)
+        self._delivery.add_done_callback(self._answer_mail)
 
-    def _delivery(self, mail: Incoming) -> Delivery:
+    def _answer_mail(self, delivery: asyncio.Task[Reply]) -> None:
+        """Nothing that happened to the connection meanwhile could cancel the delivery."""
+        self._delivery = None
+        fault = None if delivery.cancelled() else delivery.exception()
+        if delivery.cancelled() or self.transport is None:
+            return
+        self._set_post_data_state()  # type: ignore[no-untyped-call]
+        self._reset_timeout()
+        if isinstance(fault, Exception):
+            self._failed(fault)
+        else:
+            self._answer_with(delivery.result())
+        self._go_on()
+
+    def _answer_with(self, reply: Reply) -> None:
+        if reply.code == 250:
+            self._commands = 0
+        self._answer(reply)
+
+    def _delivered(self, mail: Incoming) -> Delivery:
         envelope, session, reader = self.envelope, self.session, mail.reader
         return Delivery(
             envelope=Envelope(
@@ -387,12 +393,6 @@ class Session(Dialogue):
             return "SMTP"
         secured = ("S" if self._tls else "") + ("A" if self._auth.user is not None else "")
         return ("UTF8SMTP" if self.envelope.smtp_utf8 else "ESMTP") + secured
-
-
-def _forget_exception(task: asyncio.Task[None]) -> None:
-    """A session that ended by a broken connection is no error worth a traceback."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _printable(helo: str | None) -> str:

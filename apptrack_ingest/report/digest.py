@@ -16,7 +16,7 @@ import httpx
 
 from apptrack_ingest import settings
 from apptrack_ingest.logs import exception_fields, safe_code
-from apptrack_ingest.model import Backlog, ReportState, State
+from apptrack_ingest.model import Backlog, PausedBy, ReportState, Stage, State
 from apptrack_ingest.spool.contract import Summary
 
 MOST_ROWS = 50
@@ -76,7 +76,7 @@ def compose(backlog: Backlog, rows: Sequence[Summary], now: float) -> Digest | N
 
 
 def _accounts(backlog: Backlog) -> set[str]:
-    return {account for account, _ in [*backlog.applications, *backlog.held, *backlog.reports]} | set(backlog.paused)
+    return {account for account, _ in [*backlog.applications, *backlog.held, *backlog.reports, *backlog.paused]}
 
 
 def _of_account(backlog: Backlog, account: str) -> _Waiting:
@@ -88,7 +88,7 @@ def _of_account(backlog: Backlog, account: str) -> _Waiting:
         rejected=backlog.applications.get((account, State.REJECTED), 0),
         reports_refused=backlog.reports.get((account, ReportState.REFUSED), 0),
         reports_failed=backlog.reports.get((account, ReportState.FAILED), 0),
-        paused=account in backlog.paused,
+        paused=backlog.paused.get((account, Stage.REPORT)) is PausedBy.ITSELF,
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 
 from apptrack_ingest.errors import ConfigError, Problem
 from apptrack_ingest.receive.activation import activated_sockets
@@ -10,6 +10,9 @@ from apptrack_ingest.settings import Listener, Settings
 
 Activated = Mapping[str, list[socket.socket]]
 """Sockets by their FileDescriptorName."""
+
+_NUMBER = ":"
+"""Before a listener's number; no FileDescriptorName holds it (systemd.socket(5))."""
 
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
@@ -44,12 +47,15 @@ def from_words(words: str) -> Activated:
 
 
 def by_listener(found: Settings, sockets: Activated) -> list[tuple[Listener, list[socket.socket]]]:
-    """Each listener with the sockets that are its own; one without any opens its address itself.
+    """Each listener with the sockets that are its own; one without any opens its address itself. What the supervisor opened
+    for several intakes is named by the listener's number (`numbered`).
 
     Where the settings name no socket, a single listener takes all there are. Raises ConfigError for a name that systemd
     does not know, and for a socket that no listener wants: mail sent there would wait for ever.
     """
     listeners = found.smtp.all_listeners
+    if any(name.startswith(_NUMBER) for name in sockets):
+        return [(one, sockets.get(f"{_NUMBER}{number}", [])) for number, one in enumerate(listeners)]
     if sockets and len(listeners) == 1 and listeners[0].socket is None:
         return [(listeners[0], [one for several in sockets.values() for one in several])]
     wanted = {one.socket for one in listeners if one.socket}
@@ -64,6 +70,11 @@ def by_listener(found: Settings, sockets: Activated) -> list[tuple[Listener, lis
     if problems:
         raise ConfigError(problems)
     return [(one, sockets[one.socket] if one.socket else []) for one in listeners]
+
+
+def numbered(places: Sequence[Sequence[socket.socket]]) -> Activated:
+    """The sockets of each listener, in the order of the listeners, under names that only `by_listener` knows."""
+    return {f"{_NUMBER}{number}": list(several) for number, several in enumerate(places)}
 
 
 def _named(sockets: Activated) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apptrack_ingest import logs
-from apptrack_ingest.errors import ConfigError, HandlerError, SpoolError
+from apptrack_ingest.errors import ConfigError, HandlerError, SpoolError, SpoolUnavailable
 from apptrack_ingest.receive.pressure import Room, room_of, shortages
 from apptrack_ingest.service import build, intake
 from apptrack_ingest.settings import Settings
@@ -90,6 +90,17 @@ async def own_pages(
         await server.stop()
 
 
+async def usable(spool: Spool) -> bool:
+    """Whether the spool can be used now; where not, that is logged, and everybody goes on: it is asked again with every
+    call. Raises SpoolError where waiting would not help (a schema for a newer release)."""
+    try:
+        await spool.prepare()
+    except SpoolUnavailable as error:
+        log.warning("the spool cannot be used yet; going on until it can", **logs.exception_fields(error))
+        return False
+    return True
+
+
 async def spool_checks(spool: Spool, found: Settings) -> tuple[str, ...]:
     """The readiness checks of the spool that fail: it takes no write, or has no room for more mail (which the intake then
     answers 452)."""
@@ -102,6 +113,9 @@ async def spool_checks(spool: Spool, found: Settings) -> tuple[str, ...]:
 
 
 def room_in(found: Settings) -> Room | None:
+    """What is free on the spool's disk; None where it is on no disk of ours, or that cannot be told."""
+    if found.spool_url is not None:
+        return None
     try:
         return room_of(found.data_dir)
     except OSError:

@@ -1,24 +1,31 @@
 """From settings to the intake's parts: whom it takes mail for, whom it believes, what it can bear, and where it listens."""
 
+import errno
 import resource
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from apptrack_ingest import logs
-from apptrack_ingest.errors import Problem
+from apptrack_ingest.errors import CannotListen, ConfigError, Problem
 from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.entry import Entry
 from apptrack_ingest.receive.judging import TrustPolicy
-from apptrack_ingest.receive.pressure import Floors
+from apptrack_ingest.receive.listener import listening_sockets
+from apptrack_ingest.receive.pressure import Floors, Room, room_of
 from apptrack_ingest.receive.rates import Caps
 from apptrack_ingest.receive.tls import Tls
 from apptrack_ingest.receive.users import Users
+from apptrack_ingest.service.activated import Activated, by_listener, numbered
 from apptrack_ingest.settings import Listener, Settings, token_parts
 from apptrack_ingest.settings import Rules as RuleSettings
 from apptrack_ingest.trust import Authenticator, DnsResolver, Rules, Token, Verifier
 
 log = logs.get("service")
+
+WRONG_LOGINS = Caps().wrong_logins_per_minute
+"""A minute, from one network; no setting."""
 
 DESCRIPTORS_BESIDE = 200
 """File descriptors that an intake needs beside those of its connections."""
@@ -59,15 +66,17 @@ def limits_of(found: Settings) -> policy.Limits:
     )
 
 
-def caps_of(found: Settings) -> Caps:
-    """How many connections and mails there may be, in all and from one network."""
+def caps_of(found: Settings, of: int = 1) -> Caps:
+    """How many connections and mails there may be, in all and from one network, in one of `of` intake processes: each has
+    its part of every number, so that all together keep to it."""
     limits = found.limits
     return Caps(
-        connections=limits.connections,
-        connections_per_network=limits.connections_per_network,
-        new_connections_per_minute=limits.new_connections_per_minute,
-        messages_per_minute=limits.messages_per_minute,
-        untrusted_per_minute=found.untrusted.per_minute,
+        connections=max(1, limits.connections // of),
+        connections_per_network=max(1, limits.connections_per_network // of),
+        new_connections_per_minute=max(1, limits.new_connections_per_minute // of),
+        messages_per_minute=max(1, limits.messages_per_minute // of),
+        untrusted_per_minute=max(1, found.untrusted.per_minute // of),
+        wrong_logins_per_minute=max(1, WRONG_LOGINS // of),
         strangers_share=limits.strangers_share,
         ipv4_width=limits.network_bits_v4,
         ipv6_width=limits.network_bits_v6,
@@ -85,11 +94,17 @@ def floors_of(found: Settings) -> Floors:
     )
 
 
-def budget_of(found: Settings) -> tuple[int, float, float]:
-    """How many bytes of mails there may be on their way in, and the parts that strangers and one network of them may
-    hold, as `Budget` takes them."""
+def room_on_disk(found: Settings) -> Callable[[], Room] | None:
+    """Asks for the free room on the spool's disk; None where it is on no disk of ours: a database's disk is its own
+    server's matter, which refuses a write in time."""
+    return (lambda: room_of(found.data_dir)) if found.spool_url is None else None
+
+
+def budget_of(found: Settings, of: int = 1) -> tuple[int, float, float]:
+    """How many bytes of mails there may be on their way in, in one of `of` intake processes, and the parts that strangers
+    and one network of them may hold, as `Budget` takes them."""
     limits = found.limits
-    return int(limits.bytes_in_flight), limits.strangers_share, limits.network_share
+    return int(limits.bytes_in_flight) // of, limits.strangers_share, limits.network_share
 
 
 # --- trust -----------------------------------------------------------------------------------------------------------
@@ -172,6 +187,28 @@ def room_for_connections(found: Settings) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < wanted:
         log.warning("fewer connections than limits.connections are possible", descriptors=allowed, wanted=wanted)
+
+
+def shared_sockets(found: Settings, given: Activated) -> Activated:
+    """The sockets of every listener, those from systemd (`given`) and, where there are none, opened here: for several
+    intakes to listen on. Raises ConfigError for an address that cannot be had."""
+    return numbered([sockets or _opened(found, one) for one, sockets in by_listener(found, given)])
+
+
+def _opened(found: Settings, one: Listener) -> list[socket.socket]:
+    try:
+        return listening_sockets(one.host, one.port)
+    except OSError as error:
+        raise cannot_listen(found, one, error) from None
+
+
+def cannot_listen(found: Settings, one: Listener, error: OSError) -> ConfigError:
+    """What to say where an address cannot be listened on."""
+    key = "smtp.listeners" if found.smtp.listeners else "smtp.host, smtp.port"
+    where = f"{one.host}:{one.port}"
+    advice = f"cannot be listened on: {error.strerror or error}; is another server there, or is the port below 1024?"
+    kind = CannotListen if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL) else ConfigError
+    return kind([Problem(key, where, advice)])
 
 
 def problems_of(found: Settings) -> list[Problem]:

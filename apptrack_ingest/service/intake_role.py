@@ -1,7 +1,6 @@
 """The intake as a process: wired, run until told to stop, and reloaded on SIGHUP."""
 
 import asyncio
-import errno
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -9,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from apptrack_ingest import logs, metrics
-from apptrack_ingest.errors import CannotListen, ConfigError, Problem
 from apptrack_ingest.model import Arrival, Message
 from apptrack_ingest.receive.budget import Budget
 from apptrack_ingest.receive.deciding import Decider
 from apptrack_ingest.receive.listener import Listener
-from apptrack_ingest.receive.pressure import Pressure, room_of
+from apptrack_ingest.receive.pressure import Pressure
 from apptrack_ingest.receive.rates import Doorkeeper
 from apptrack_ingest.receive.reception import Hooks, Reception
-from apptrack_ingest.service import activated, build, intake
+from apptrack_ingest.service import activated, intake
 from apptrack_ingest.service.activated import Activated
-from apptrack_ingest.service.around import own_pages, signals
+from apptrack_ingest.service.around import own_pages, signals, usable
+from apptrack_ingest.service.freeing import give_back_memory, keep_what_was_made
 from apptrack_ingest.service.link import ChildLink
+from apptrack_ingest.service.place import spool_of
 from apptrack_ingest.settings import Listener as SettingsListener
 from apptrack_ingest.settings import Settings
 from apptrack_ingest.spool.contract import Spool
@@ -32,22 +32,32 @@ TELL_EVERY = 5.0
 
 
 async def run_intake(
-    path: Path | None, found: Settings, link: ChildLink, *, own_web: bool, sockets: Activated | None = None
+    path: Path | None,
+    found: Settings,
+    link: ChildLink,
+    *,
+    own_web: bool,
+    sockets: Activated | None = None,
+    of: int = 1,
 ) -> None:
-    """Listens until SIGTERM (or the supervisor's end), then drains. `sockets` are those that systemd opened."""
+    """Listens until SIGTERM (or the supervisor's end), then drains. `sockets` are those that systemd or the supervisor
+    opened; it is one of `of` intakes on them, and takes its part of the limits."""
     places = activated.by_listener(found, sockets or {})
     intake.room_for_connections(found)
-    spool = build.spool_of(found)
-    parts = _IntakeParts(found, spool)
+    give_back_memory()
+    spool = spool_of(found)
+    parts = _IntakeParts(found, spool, of)
     listener = parts.listener
     async with (
         signals(path, found, parts.take_up) as stop,
         own_pages(lambda: parts.present, spool, "intake", own_web) as web_port,
     ):
+        link.start(stop.set)  # before the spool, whose schema may take long to be brought up to date
+        await usable(spool)
         await parts.pressure.refresh()
         await parts.listen(places)
         watching = [asyncio.create_task(parts.pressure.watch()), asyncio.create_task(parts.tell())]
-        link.start(stop.set)
+        keep_what_was_made()
         link.ready(smtp=[list(address) for address in listener.addresses], web=web_port)
         log.info("listening", smtp=[f"{host}:{port}" for host, port in listener.addresses])
         await stop.wait()
@@ -64,15 +74,14 @@ async def run_intake(
 class _IntakeParts:
     """An intake and all that it works with, wired from the settings."""
 
-    def __init__(self, found: Settings, spool: Spool) -> None:
+    def __init__(self, found: Settings, spool: Spool, of: int) -> None:
         self.present = found
+        self._of = of
         trust = intake.trust_of(found)
         self._judge = intake.judge_of(found)
-        self._doorkeeper = Doorkeeper(intake.caps_of(found), trust.lists, time.monotonic)
-        self._budget = Budget(*intake.budget_of(found))
-        self.pressure = Pressure(
-            intake.floors_of(found), spool.load, lambda: room_of(found.data_dir), clock=time.monotonic
-        )
+        self._doorkeeper = Doorkeeper(intake.caps_of(found, of), trust.lists, time.monotonic)
+        self._budget = Budget(*intake.budget_of(found, of))
+        self.pressure = Pressure(intake.floors_of(found), spool.load, intake.room_on_disk(found), clock=time.monotonic)
         self._decider = Decider(
             intake.directory_of(found),
             self._judge,
@@ -91,8 +100,8 @@ class _IntakeParts:
         """A reload: open sessions go on with what they began with."""
         trust = intake.trust_of(new)
         self._decider.configure(intake.directory_of(new), trust, intake.limits_of(new))
-        self._doorkeeper.configure(intake.caps_of(new), trust.lists)
-        self._budget.configure(*intake.budget_of(new))
+        self._doorkeeper.configure(intake.caps_of(new, self._of), trust.lists)
+        self._budget.configure(*intake.budget_of(new, self._of))
         intake.room_for_connections(new)
         self.pressure.configure(intake.floors_of(new))
         self.listener.users = intake.users_of(new)
@@ -108,7 +117,7 @@ class _IntakeParts:
                 if not sockets:
                     await self.listener.start(one.host, one.port, entry)
             except OSError as error:
-                raise _cannot_listen(self.present, one, error) from None
+                raise intake.cannot_listen(self.present, one, error) from None
 
     async def tell(self) -> None:
         """Shows every few seconds what no event tells: bytes in flight, and when the certificate ends."""
@@ -158,11 +167,3 @@ def _counted(spool: Spool) -> Callable[[Message, Sequence[Arrival]], Any]:
         return message_id
 
     return put
-
-
-def _cannot_listen(found: Settings, one: SettingsListener, error: OSError) -> ConfigError:
-    key = "smtp.listeners" if found.smtp.listeners else "smtp.host, smtp.port"
-    where = f"{one.host}:{one.port}"
-    advice = f"cannot be listened on: {error.strerror or error}; is another server there, or is the port below 1024?"
-    kind = CannotListen if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL) else ConfigError
-    return kind([Problem(key, where, advice)])

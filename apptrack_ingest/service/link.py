@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-BEAT = 2.0
+BEAT = 5.0
 """Seconds between two signs of life of a child's event loop."""
 
 

@@ -1,4 +1,4 @@
-"""Starts the intake and the worker as processes of their own, keeps them running, and speaks for all of them."""
+"""Starts the intakes and the worker as processes of their own, keeps them running, and speaks for all of them."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from apptrack_ingest import logs, metrics
-from apptrack_ingest.errors import ConfigError, HandlerError, IngestError
-from apptrack_ingest.service import build, lock
+from apptrack_ingest.errors import ChildFailed, ConfigError, HandlerError
+from apptrack_ingest.service import build, intake, lock
 from apptrack_ingest.service.activated import Activated, as_words, by_listener
 from apptrack_ingest.service.around import log_problems, spool_checks
+from apptrack_ingest.service.place import spool_of
 from apptrack_ingest.service.scratch import metrics_home
 from apptrack_ingest.settings import Settings, accounts_without_hash
 from apptrack_ingest.spool.contract import Spool
@@ -32,11 +33,15 @@ ROLES = ("worker", "intake")
 SILENCE = 60.0
 """Seconds without a sign of life after which a child is killed and started again."""
 
-LOOK = 1.0
+LOOK = 5.0
 """Seconds between two looks at when a child was last heard of."""
 
 FIRST_WAIT, LONGEST_WAIT, STEADY = 0.2, 30.0, 60.0
 """Seconds: the first wait before a restart (doubled each time), the longest, and how long up makes it a good start."""
+
+GIVE_UP_AFTER, GIVE_UP_STARTS = 600.0, 10
+"""Seconds, and starts, in which a child was never up for STEADY, after which `serve` itself ends: whoever watches over it
+must hear of it."""
 
 CANNOT_START = 71
 """The exit code for a process the system could not start (EX_OSERR, sysexits.h)."""
@@ -48,19 +53,13 @@ STATUS = "serve.json"
 """The file in the data directory that says where a running `serve` listens."""
 
 
-class ChildFailed(IngestError):
-    """A child could not be started at all; `code` is the exit code for `serve` itself."""
-
-    def __init__(self, role: str, code: int) -> None:
-        self.code = code
-        super().__init__(f"the {role} could not be started (exit code {code}); its own message stands above")
-
-
 @dataclass(slots=True)
 class Child:
-    """One child process and what is known of it."""
+    """One child process and what is known of it; it is number `number` of `of` with its role."""
 
     role: str
+    number: int = 1
+    of: int = 1
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     details: dict[str, Any] = field(default_factory=dict)
@@ -70,19 +69,37 @@ class Child:
     link: asyncio.StreamWriter | None = None
 
     @property
+    def name(self) -> str:
+        """What it is called in logs, metrics and checks: its role, with its number where there are several."""
+        return self.role if self.of == 1 else f"{self.role}-{self.number}"
+
+    @property
     def up(self) -> bool:
         """Whether it runs and has said that it is ready."""
         return self.process is not None and self.process.returncode is None and self.ready.is_set()
 
 
 class Supervisor:
-    """Runs until SIGTERM or SIGINT; a child that ends otherwise is started again, with a growing wait."""
+    """Runs until SIGTERM or SIGINT; a child that ends otherwise is started again, with a growing wait.
 
-    def __init__(self, path: Path | None, found: Settings, sockets: Activated | None = None) -> None:
+    Several intakes listen on the same sockets, opened here: whoever is free takes the next connection, and none that
+    waits is lost with one of them.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        found: Settings,
+        sockets: Activated | None = None,
+        roles: tuple[str, ...] = ROLES,
+    ) -> None:
         self._path = path
         self._sockets = sockets or {}
         self._settings = found
-        self._children = {role: Child(role) for role in ROLES}
+        self._roles = roles
+        counts = {"worker": 1, "intake": found.intake_processes}
+        children = [Child(role, number + 1, counts[role]) for role in roles for number in range(counts[role])]
+        self._children = {child.name: child for child in children}
         self._stop = asyncio.Event()
         self._locks: list[int] = []
         self._environment: dict[str, str] = {}
@@ -91,14 +108,16 @@ class Supervisor:
     async def run(self) -> None:
         """Starts everything, waits for the end, stops everything. Raises ConfigError and ChildFailed at the start."""
         by_listener(self._settings, self._sockets)
-        self._locks = [lock.take(self._settings.data_dir, role) for role in ROLES]
+        self._locks = [lock.take(self._settings.data_dir, role) for role in self._roles]
+        if self._settings.intake_processes > 1:
+            self._sockets = intake.shared_sockets(self._settings, self._sockets)
         self._metrics_dir = metrics_home(self._settings.data_dir)
         self._environment = metrics.multiprocess_dir(self._metrics_dir)
-        spool = build.spool_of(self._settings)
+        spool = spool_of(self._settings)
         web = WebServer(create_app(self._probe(spool)))
         web_port = await web.start(self._settings.web.host, self._settings.web.port)
         self._take_signals()
-        keepers = {role: asyncio.create_task(self._keep(child)) for role, child in self._children.items()}
+        keepers = {name: asyncio.create_task(self._keep(child)) for name, child in self._children.items()}
         try:
             if await self._started(keepers):
                 self._announce(web_port)
@@ -117,13 +136,13 @@ class Supervisor:
 
     async def _started(self, keepers: dict[str, asyncio.Task[None]]) -> bool:
         """True when all children are ready, False when told to stop before; raises what kept one from starting."""
-        for role, child in self._children.items():
-            waits = [asyncio.create_task(child.ready.wait()), asyncio.create_task(self._stop.wait()), keepers[role]]
+        for name, child in self._children.items():
+            waits = [asyncio.create_task(child.ready.wait()), asyncio.create_task(self._stop.wait()), keepers[name]]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for task in waits[:2]:
                 task.cancel()
-            if keepers[role].done():
-                keepers[role].result()
+            if keepers[name].done():
+                keepers[name].result()
             if self._stop.is_set():
                 return False
         return True
@@ -131,7 +150,7 @@ class Supervisor:
     def _announce(self, web_port: int) -> None:
         status = {
             "pid": os.getpid(),
-            "smtp": self._children["intake"].details.get("smtp", []),
+            "smtp": self._of_role("intake")[0].details.get("smtp", []),
             "web": [self._settings.web.host, web_port],
         }
         (self._settings.data_dir / STATUS).write_text(json.dumps(status), encoding="utf-8")
@@ -141,6 +160,9 @@ class Supervisor:
             log.warning(
                 "this account has no hash, so its outcomes wait as due and idibu is told nothing", account=account
             )
+
+    def _of_role(self, role: str) -> list[Child]:
+        return [child for child in self._children.values() if child.role == role]
 
     def _accounts(self) -> list[str]:
         return sorted(self._settings.known_accounts)
@@ -156,23 +178,31 @@ class Supervisor:
     # -- keeping
 
     async def _keep(self, child: Child) -> None:
-        """Starts the child again and again until told to stop; raises ChildFailed when its very first start fails."""
+        """Starts the child again and again until told to stop; raises ChildFailed when its very first start fails, and when
+        it does not stay up however often it is started."""
         wait = FIRST_WAIT
+        starts, since = 0, time.monotonic()
         while not self._stop.is_set():
             began = time.monotonic()
             try:
                 code = await self._run_once(child)
             except OSError as error:
                 # No memory or no descriptor for a new process: the other one still does its work, so wait and try again.
-                log.error("process could not be started", process=child.role, exc_info=error)
+                log.error("process could not be started", process=child.name, exc_info=error)
                 code = CANNOT_START
             if self._stop.is_set():
                 return
             if not child.was_ready:
-                raise ChildFailed(child.role, code if code > 0 else 1)
-            wait = FIRST_WAIT if time.monotonic() - began > STEADY else min(wait * 2, LONGEST_WAIT)
-            metrics.process_restarted(child.role)
-            log.error("process ended unexpectedly, starting again", process=child.role, code=code, wait=wait)
+                raise ChildFailed(child.name, code if code > 0 else 1)
+            now = time.monotonic()
+            if now - began > STEADY:
+                wait, starts, since = FIRST_WAIT, 0, now
+            else:
+                wait, starts = min(wait * 2, LONGEST_WAIT), starts + 1
+            if starts >= GIVE_UP_STARTS and now - since >= GIVE_UP_AFTER:
+                raise ChildFailed(child.name, code if code > 0 else 1, was_ready=True)
+            metrics.process_restarted(child.name)
+            log.error("process ended unexpectedly, starting again", process=child.name, code=code, wait=wait)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._stop.wait()
@@ -182,7 +212,7 @@ class Supervisor:
         with contextlib.closing(theirs):
             reader, child.link = await asyncio.open_connection(sock=ours)
             try:
-                child.process = await self._spawned(child.role, theirs)
+                child.process = await self._spawned(child, theirs)
             except BaseException:
                 child.link.close()
                 raise
@@ -200,11 +230,14 @@ class Supervisor:
             await asyncio.gather(listening, watching, return_exceptions=True)
             self._keep_counts(child.process.pid)
 
-    async def _spawned(self, role: str, link: socket.socket) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-m", "apptrack_ingest", "serve", "--only", role]
+    async def _spawned(self, child: Child, link: socket.socket) -> asyncio.subprocess.Process:
+        command = [sys.executable, "-m", "apptrack_ingest", "serve", "--only", child.role]
+        command += ["--part", f"{child.number}/{child.of}"]
         command += ["--supervised-by", str(link.fileno())]
         command += ["--config", str(self._path)] if self._path is not None else []
-        handed = [one.fileno() for several in self._sockets.values() for one in several] if role == "intake" else []
+        handed = (
+            [one.fileno() for several in self._sockets.values() for one in several] if child.role == "intake" else []
+        )
         command += ["--sockets", as_words(self._sockets)] if handed else []
         return await asyncio.create_subprocess_exec(
             *command,
@@ -240,25 +273,32 @@ class Supervisor:
                 # We ourselves stood still (a frozen container, Ctrl-Z), and the child most likely with us.
                 child.last_beat = now
             if now - child.last_beat > SILENCE and child.process.returncode is None:
-                log.error("process gives no sign of life, killed", process=child.role)
+                log.error("process gives no sign of life, killed", process=child.name)
                 child.process.kill()
 
     # -- ending
 
     async def _stop_children(self, keepers: dict[str, asyncio.Task[None]]) -> None:
-        """Intake first, then worker, each with its own time to drain, then killed."""
+        """Intakes first, then the worker, each with its own time to drain, then killed."""
         self._stop.set()
+        for several in self._sockets.values():
+            for one in several:
+                one.close()  # or peers would wait in a queue that nobody takes them from any more
         patience = {"intake": self._settings.smtp.drain_timeout, "worker": self._settings.worker.drain_timeout}
-        for role in reversed(ROLES):
-            process = self._children[role].process
-            if process is not None and process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGTERM)
-                await asyncio.wait([keepers[role]], timeout=patience[role] + TIDYING)
-                if process.returncode is None:
-                    log.error("process did not drain in time, killed", process=role)
-                    process.kill()
-            await asyncio.gather(keepers[role], return_exceptions=True)
+        for role in reversed(self._roles):
+            ending = [self._end(child, keepers[child.name], patience[role]) for child in self._of_role(role)]
+            await asyncio.gather(*ending)
+
+    async def _end(self, child: Child, keeper: asyncio.Task[None], patience: float) -> None:
+        process = child.process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            await asyncio.wait([keeper], timeout=patience + TIDYING)
+            if process.returncode is None:
+                log.error("process did not drain in time, killed", process=child.name)
+                process.kill()
+        await asyncio.gather(keeper, return_exceptions=True)
 
     # -- signals and pages
 
@@ -287,13 +327,13 @@ class Supervisor:
 
     def _probe(self, spool: Spool) -> Probe:
         async def failed_checks() -> tuple[str, ...]:
-            down = tuple(f"{role}-down" for role, child in self._children.items() if not child.up)
+            down = tuple(f"{name}-down" for name, child in self._children.items() if not child.up)
             return down + await spool_checks(spool, self._settings)
 
         return Probe(
             failed_checks,
             spool.backlog,
             lambda: build.surroundings_of(
-                self._settings, {role: child.up for role, child in self._children.items()}, self._metrics_dir
+                self._settings, {name: child.up for name, child in self._children.items()}, self._metrics_dir
             ),
         )

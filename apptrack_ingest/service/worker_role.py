@@ -2,39 +2,53 @@
 
 import asyncio
 import contextlib
-import socket
-import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from apptrack_ingest import handoff
-from apptrack_ingest.errors import IngestError
+from apptrack_ingest import handoff, logs
+from apptrack_ingest.errors import IngestError, SpoolUnavailable
 from apptrack_ingest.parse.pool import ParserPool
 from apptrack_ingest.report.reporter import Reporter
-from apptrack_ingest.service import build
-from apptrack_ingest.service.around import beside, own_pages, signals
+from apptrack_ingest.service import working
+from apptrack_ingest.service.around import beside, own_pages, signals, usable
 from apptrack_ingest.service.link import ChildLink
+from apptrack_ingest.service.names import Names
+from apptrack_ingest.service.place import spool_of
 from apptrack_ingest.settings import Account, Settings
 from apptrack_ingest.spool.contract import Spool
 from apptrack_ingest.worker import Desk, SystemClock, Tools, Worker
+from apptrack_ingest.worker.allocation import give_back_early
 from apptrack_ingest.worker.housekeeping import Housekeeping
+
+log = logs.get("service")
+
+SETTLE_AGAIN = 2.0
+"""Seconds until the spool is asked again for what the start needs of it."""
+
+
+THREADS = 4
+"""So many times as many threads as there can be hand-offs and reports, made when they are needed. A name is looked up in one
+(getaddrinfo), and where an ATS's name servers are silent that lasts longer than the hand-off: the threads that asyncio has
+of its own, four and one for each core, would all wait for that ATS, and everybody else's hand-offs and reports for them."""
 
 
 async def run_worker(path: Path | None, found: Settings, link: ChildLink, *, own_web: bool) -> None:
     """Works until SIGTERM (or the supervisor's end), then drains."""
-    spool, name = build.spool_of(found), f"{socket.gethostname()}/worker-1"
-    # Whoever holds the role's lock knows that an earlier worker of this name is dead: no need to wait for its leases.
-    await spool.abandon(name, now=time.time())
-    parts = _WorkerParts(found, spool, name)
-    await parts.worker.configure(parts.tools.desks, found.idibu.schedule)
+    give_back_early()
+    threads = THREADS * (found.worker.concurrency + found.worker.report_concurrency)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, thread_name_prefix="lookup"))
+    spool, names = spool_of(found), Names(found.data_dir, own_spool=found.spool_url is None)
+    parts = _WorkerParts(found, spool, names.own)
     async with (
         signals(path, found, parts.take_up) as stop,
         own_pages(lambda: parts.housekeeping.settings, spool, "worker", own_web) as web_port,
     ):
-        link.start(stop.set)
+        link.start(stop.set)  # before the spool, whose schema may take long to be brought up to date
+        settled = await usable(spool) and await parts.settle(names)
         link.ready(web=web_port)
-        await parts.work(stop)
+        await parts.work(stop, names if not settled else None)
     await parts.close()
     await spool.close()
     link.stop()
@@ -46,17 +60,17 @@ class _WorkerParts:
     def __init__(self, found: Settings, spool: Spool, name: str) -> None:
         clock = SystemClock()
         self._found = found
-        self._desks = build.desks_of(found)
-        self._reporter, self._parser = Reporter(), build.parser_of(found)
-        self._inner = build.InnerJudge(found)
-        self._reporter.configure(build.destinations_of(found))
+        self._desks = working.desks_of(found)
+        self._reporter, self._parser = Reporter(), working.parser_of(found)
+        self._inner = working.InnerJudge(found)
+        self._reporter.configure(working.destinations_of(found))
         self._closing: set[asyncio.Task[None]] = set()
         self.tools = Tools(
             spool=spool,
             parser=self._parser,
             reports=self._reporter,
             clock=clock,
-            options=build.options_of(found, name),
+            options=working.options_of(found, name),
             desks=_only_desks(self._desks),
             report_schedule=found.idibu.schedule,
             judge_inner=self._inner,
@@ -66,17 +80,34 @@ class _WorkerParts:
 
     async def take_up(self, new: Settings) -> None:
         """A reload: what is under way goes on with what it began with."""
-        before, self._desks = self._desks, build.desks_of(new, self._desks)
-        self._reporter.configure(build.destinations_of(new))
+        before, self._desks = self._desks, working.desks_of(new, self._desks)
+        self._reporter.configure(working.destinations_of(new))
         self._inner.configure(new)
         self.housekeeping.settings = new
         old = [desk for name, (_, desk) in before.items() if self._desks.get(name, (None, None))[1] is not desk]
         beside(self._closing, _close_when_unused(self.worker, old))
         await self.worker.configure(_only_desks(self._desks), new.idibu.schedule)
 
-    async def work(self, stop: asyncio.Event) -> None:
+    async def settle(self, names: Names) -> bool:
+        """What the start asks of the spool: that nobody waits for the leases of dead workers, and that pauses fit the
+        settings. False where the spool cannot be used at this moment."""
+        try:
+            for name in names.before:
+                await self.tools.spool.abandon(name, now=self.tools.clock.now())
+            names.forget()
+            await self.worker.configure(self.tools.desks, self.tools.report_schedule)
+        except SpoolUnavailable:
+            return False  # the worker, which asks more often, tells the log
+        return True
+
+    async def _settle_later(self, names: Names) -> None:
+        while not await self.settle(names):
+            await self.tools.clock.sleep(SETTLE_AGAIN)
+
+    async def work(self, stop: asyncio.Event, unsettled: Names | None) -> None:
         """Works until told to stop and drained, with the housekeeping beside it."""
         side_tasks = [
+            *([asyncio.create_task(self._settle_later(unsettled))] if unsettled else []),
             asyncio.create_task(self.housekeeping.run()),
             asyncio.create_task(_warm_up(self._parser, self._found)),
         ]

@@ -7,7 +7,7 @@ The environment wins over the file. Names are `APPTRACK_` and the path with doub
 from apptrack_ingest.settings.contradictions import is_loopback
 from apptrack_ingest.settings.intake import Dns, Limits, Listener, Rules, Smtp, Trust, UntrustedMail
 from apptrack_ingest.settings.kinds import Duration, token_parts
-from apptrack_ingest.settings.reading import MASK, inspect, load
+from apptrack_ingest.settings.reading import inspect, load
 from apptrack_ingest.settings.sections import (
     DEFAULT_ACCOUNT,
     Account,
@@ -19,6 +19,7 @@ from apptrack_ingest.settings.sections import (
     Worker,
 )
 from apptrack_ingest.settings.showing import accounts_without_hash, masked
+from apptrack_ingest.settings.spool_url import MASK
 
 __all__ = [
     "DEFAULT_ACCOUNT",

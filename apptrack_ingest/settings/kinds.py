@@ -20,7 +20,7 @@ from pydantic_settings import (
     NoDecode,
 )
 
-from apptrack_ingest.lifecycle import parse_schedule
+from apptrack_ingest.lifecycle import parse_rates, parse_schedule
 
 # --- types ---------------------------------------------------------------------------------------------------------
 
@@ -71,6 +71,11 @@ def _validate(address: str) -> None:
 
 def _schedule(value: str) -> str:
     parse_schedule(value)
+    return value
+
+
+def _rates(value: str) -> str:
+    parse_rates(value)
     return value
 
 
@@ -196,6 +201,7 @@ Recipient = Annotated[str, AfterValidator(_recipient)]
 Recipients = Annotated[tuple[Recipient, ...], BeforeValidator(_comma_separated), NoDecode]
 """In the environment a comma-separated list; without NoDecode pydantic-settings would ask for JSON."""
 RetrySchedule = Annotated[str, AfterValidator(_schedule)]
+Rates = Annotated[str, AfterValidator(_rates)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
 HostName = Annotated[str, AfterValidator(_host_name)]

@@ -22,13 +22,12 @@ from apptrack_ingest.settings.contradictions import contradictions
 from apptrack_ingest.settings.intake import Listener
 from apptrack_ingest.settings.kinds import is_web_address
 from apptrack_ingest.settings.sections import PREFIX, Account, Settings
+from apptrack_ingest.settings.spool_url import MASK, SpoolPlace, checked, without_secrets
 
 OWN_VARIABLES = frozenset({"APPTRACK_CONFIG", "APPTRACK_DOCUMENTS"})
 """Variables with our prefix that are no settings: the configuration file's path, and what the command handler gives to its
 program (which may well call us)."""
 
-
-MASK = "********"
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -168,6 +167,9 @@ def _problem(error: Any) -> Problem:
     if error["type"] in ("model_type", "dict_type"):
         # Whatever stands where a section belongs: it may well be the secret that belongs into the section.
         return Problem(key, MASK, f"write a section, [{key}]")
+    if key == "spool":
+        shown = without_secrets(str(error["input"]))
+        return Problem(key, repr(shown), error["msg"].removeprefix("Value error, "))
     shown = MASK if _SECRET_KEYS.search(key) else re.sub(r"://[^/]*@", f"://{MASK}@", repr(error["input"]))
     if isinstance(error["input"], dict | BaseModel):
         shown = ""
@@ -219,4 +221,10 @@ def _read_secret_files(settings: Settings) -> tuple[Settings, list[Problem]]:
         if url is not None and url.get_secret_value() and not is_web_address(url):
             problems.append(Problem("digest.webhook_url_file", MASK, "the file holds no http or https URL"))
         digest = digest.model_copy(update={"webhook_url": url})
-    return settings.model_copy(update={"accounts": accounts, "digest": digest}), problems
+    read = {"accounts": accounts, "digest": digest}
+    if settings.spool_file and (place := secret(settings.spool_file, "spool_file")) is not None:
+        try:
+            read["spool"] = checked(SpoolPlace(place.get_secret_value()))
+        except ValueError as error:
+            problems.append(Problem("spool_file", repr(without_secrets(place.get_secret_value())), str(error)))
+    return settings.model_copy(update=read), problems

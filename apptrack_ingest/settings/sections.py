@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     HttpUrl,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -22,7 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from apptrack_ingest.lifecycle import DEFAULT_RETRY, Schedule, parse_schedule
+from apptrack_ingest.lifecycle import DEFAULT_PROBES, DEFAULT_RETRY, Rate, Schedule, parse_rates, parse_schedule
 from apptrack_ingest.settings.intake import Dns, Limits, Rules, Smtp, Trust, Untrusted, UntrustedMail
 from apptrack_ingest.settings.kinds import (
     Duration,
@@ -30,6 +31,7 @@ from apptrack_ingest.settings.kinds import (
     HostName,
     MailAddress,
     MailAddresses,
+    Rates,
     Recipients,
     RetrySchedule,
     RootUrl,
@@ -37,12 +39,29 @@ from apptrack_ingest.settings.kinds import (
     TimeZone,
 )
 from apptrack_ingest.settings.section import Section, no_truth_value
+from apptrack_ingest.settings.spool_url import SQLITE, Place, SpoolPlace
 
 PREFIX = "APPTRACK_"
 DEFAULT_ACCOUNT = "default"
 
 
 # --- sections ------------------------------------------------------------------------------------------------------
+
+
+class Breaker(Section):
+    """When an account's hand-offs rest because its ATS seems to be away, and how it is asked again."""
+
+    failures: int = Field(
+        5, ge=0, le=1000, description="different applications in a row without a verdict open it; 0: never"
+    )
+    wait: RetrySchedule = Field(
+        DEFAULT_PROBES, description="waits before a single application is tried; the last stays"
+    )
+
+    @property
+    def schedule(self) -> Schedule:
+        """The waits, parsed."""
+        return parse_schedule(self.wait)
 
 
 class Account(Section):
@@ -59,6 +78,8 @@ class Account(Section):
     block_extensions: Extensions = Field((), description="documents with these extensions are left out")
     handler_timeout: Duration = Field(60.0, description="how long one hand-off may take")
     concurrency: int = Field(4, ge=1, le=1000, description="hand-offs of this account at a time, in each worker")
+    rate: Rates = Field("", description="hand-offs the ATS takes, in each worker: 100/1m, 5000/d; empty: no limit")
+    breaker: Breaker = Field(Breaker(), description="resting while the ATS is away")
     retry: RetrySchedule = Field(DEFAULT_RETRY, description="waits between hand-off attempts; their sum ends in failed")
     trust: Rules = Field(Rules(), description="who may deliver for this account, beside those in [trust]")
     untrusted: Untrusted | None = Field(
@@ -71,6 +92,11 @@ class Account(Section):
     def schedule(self) -> Schedule:
         """The retry schedule, parsed."""
         return parse_schedule(self.retry)
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """The rates, parsed."""
+        return parse_rates(self.rate)
 
     @model_validator(mode="after")
     def _one_hash(self) -> Self:
@@ -116,6 +142,9 @@ class Worker(Section):
         60.0, ge=5, description="how long a claim is ours unless renewed (it is, every third of it)"
     )
     drain_timeout: Duration = Field(25.0, description="how long hand-offs under way may take to finish at the end")
+    memory: ByteSize = Field(
+        ByteSize(100_000_000), ge=1_000_000, description="bytes set aside for mails under way and what is made of them"
+    )
     parse_processes: int = Field(2, ge=1, le=64, description="processes that read mails, apart from the worker's own")
     parse_deadline: Duration = Field(30.0, description="a mail that takes longer to read is held as unreadable")
     parse_memory: ByteSize = Field(
@@ -163,8 +192,16 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(Path("apptrack-data"), description="the spool's directory, made with mode 0700")
+    spool: Place = Field(SpoolPlace(SQLITE), description="sqlite: a file in data_dir; or postgresql://…")
+    spool_file: Path | None = Field(None, description="a file that holds the URL, instead of `spool`")
+    intake_processes: int = Field(
+        1, ge=1, le=64, description="intakes on the same addresses; limits are for all together"
+    )
     recipients: Recipients = Field((), description="shared: mail goes by X-iTrackID-ClientID")
     retention: Duration = Field(30 * 86400.0, description="raw mails and candidates' data of what is finished go then")
+    tombstones: Duration = Field(
+        400 * 86400.0, description="what is left of them (ids, digests, times), for updates and duplicates, goes then"
+    )
     accounts: dict[str, Account] = Field({}, description="the idibu accounts, by name")
     smtp: Smtp = Smtp()
     trust: Trust = Trust()
@@ -190,6 +227,14 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment first, then what `load` read from the file."""
         return env_settings, init_settings
+
+    @field_validator("spool_file")
+    @classmethod
+    def _one_spool(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        # That it is the default itself, and not just equal to it, says that it was not set.
+        if file is not None and info.data.get("spool") is not cls.model_fields["spool"].default:
+            raise ValueError("set spool or spool_file, not both")
+        return file
 
     @field_validator("accounts")
     @classmethod
@@ -219,5 +264,16 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> Path:
-        """The SQLite file of the spool."""
+        """The SQLite file of the spool, where it is in one."""
         return self.data_dir / "spool.sqlite3"
+
+    @property
+    def spool_url(self) -> str | None:
+        """The URL of the spool's PostgreSQL database, with its secrets; None: the spool is in a SQLite file."""
+        place = self.spool.get_secret_value()
+        return None if place == SQLITE else place
+
+    @property
+    def spool_shown(self) -> str:
+        """Where the spool is, as it may be shown to anybody."""
+        return str(self.database) if self.spool_url is None else self.spool.shown

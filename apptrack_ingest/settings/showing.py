@@ -7,8 +7,8 @@ from pydantic import (
     SecretStr,
 )
 
-from apptrack_ingest.settings.reading import MASK
 from apptrack_ingest.settings.sections import Settings
+from apptrack_ingest.settings.spool_url import MASK, SpoolPlace
 
 # --- showing ---------------------------------------------------------------------------------------------------------
 
@@ -29,6 +29,8 @@ def masked(settings: Settings) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, SpoolPlace):
+        return value.shown
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, dict):

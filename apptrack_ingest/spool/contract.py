@@ -7,7 +7,7 @@ kept, and the same call may be made again. Every writing method returns only aft
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from apptrack_ingest.model import Arrival, Backlog, Message, ReportState, State
+from apptrack_ingest.model import Arrival, Backlog, Message, ReportState, Stage, State
 from apptrack_ingest.spool.records import (
     Action,
     ActionRecord,
@@ -17,7 +17,10 @@ from apptrack_ingest.spool.records import (
     Due,
     Facts,
     Filter,
+    Forgotten,
     Load,
+    Order,
+    OrderRecord,
     Pause,
     Reaped,
     ReportClaim,
@@ -26,6 +29,7 @@ from apptrack_ingest.spool.records import (
     Settlement,
     Story,
     Summary,
+    Trace,
 )
 
 __all__ = [
@@ -37,7 +41,10 @@ __all__ = [
     "Due",
     "Facts",
     "Filter",
+    "Forgotten",
     "Load",
+    "Order",
+    "OrderRecord",
     "Pause",
     "Reaped",
     "ReportClaim",
@@ -47,11 +54,16 @@ __all__ = [
     "Spool",
     "Story",
     "Summary",
+    "Trace",
 ]
 
 
 class Spool(Protocol):
     """Durable keeping of messages, their applications, attempts and reports."""
+
+    async def prepare(self) -> None:
+        """Brings the schema up to date, where opening did not. SpoolUnavailable where the database cannot be reached now:
+        the spool then does it with the first call that reaches it. SpoolError where this program cannot use it."""
 
     # -- receive
     async def put(self, message: Message, arrivals: Sequence[Arrival]) -> int:
@@ -66,12 +78,17 @@ class Spool(Protocol):
         lease: float,
         limit: int,
         room: Mapping[str, int] | None = None,
+        untrusted: int | None = None,
         solo: bool = False,
     ) -> list[Claim]:
-        """Takes up to `limit` due applications under a lease of `lease` seconds, oldest due first, and counts their
-        attempts. Of one (account, applicant id) only the oldest still received is ever taken; of an account in `room`
-        no more than it says ("" is unrouted). `solo` takes one that must be worked alone (an earlier attempt ended in no
-        verdict), else none such."""
+        """Takes up to `limit` due applications under a lease of `lease` seconds and counts their attempts.
+
+        The accounts take turns, and the claims come in that order: first the one with the fewest in work, over all
+        workers, of equals the one whose next is due the longest; within an account what is trusted or vouched for, then
+        what is due the longest. Of one (account, applicant id) only the oldest still received is ever taken, and none while
+        another of it is in work; of an account in `room` no more than it says ("" is unrouted); of what is neither trusted
+        nor vouched for at most `untrusted` (None: any number); of an account whose hand-off is paused nothing. `solo` takes
+        one that must be worked alone (an earlier attempt ended in no verdict), else none such."""
 
     async def renew(
         self, claims: Sequence[Claim | ReportClaim], *, now: float, lease: float
@@ -99,23 +116,48 @@ class Spool(Protocol):
     async def claim_reports(
         self, *, worker: str, now: float, lease: float, limit: int, accounts: Collection[str]
     ) -> list[ReportClaim]:
-        """Takes due reports of these accounts, unless paused; never two of one applicant at a time."""
+        """Takes due reports of these accounts, unless their reporting is paused; never two of one applicant at a time. The
+        accounts take turns, as in `claim`."""
 
     async def settle_report(self, claim: ReportClaim, settlement: ReportSettlement, *, now: float) -> ReportState:
         """Ends sending a report; returns its state now (superseded ones stay so). LeaseLost as in `settle`."""
 
-    async def pause(self, pause: Pause) -> None:
-        """Pauses an account's reporting, or prolongs the pause."""
+    # -- pauses
+    async def pause(self, pause: Pause) -> bool:
+        """Pauses a stage of an account, or changes the pause that is there, which keeps its beginning; False where a
+        person's is there and this is none. What a person orders is kept in the orders, and what waits has its whole schedule
+        before it from then on: it will be due as soon as the pause is over."""
 
-    async def resume(self, account: str) -> bool:
-        """Ends the pause; True when there was one."""
+    async def resume(self, account: str, stage: Stage, *, now: float, actor: str = "", note: str = "") -> bool:
+        """Ends the pause; True when there was one. What waited goes on at once, with its whole schedule before it.
+        Without an actor only a pause of our own is ended."""
+
+    async def end_pauses(self, *, now: float) -> list[Pause]:
+        """Ends persons' pauses whose time is up, as `resume` does; returns them."""
 
     async def pauses(self) -> list[Pause]:
         """All pauses, over or not."""
 
+    # -- orders
+    async def begin_order(self, order: Order, *, now: float) -> int:
+        """Keeps that a person ordered something about more than one application; returns the order's id."""
+
+    async def end_order(self, order_id: int, *, done: int, refused: int, now: float) -> None:
+        """Keeps for how many applications it was carried out, and for how many it could not be."""
+
+    async def orders(
+        self, *, account: str | None = None, before_id: int | None = None, limit: int = 50
+    ) -> list[OrderRecord]:
+        """What was ordered, pauses and their ends included, newest first; of one account, or of all."""
+
     # -- both
-    async def next_due(self, *, now: float, accounts: Collection[str]) -> Due:
-        """When something becomes due: a hand-off, a solo hand-off, a report of `accounts`, the end of a lease."""
+    async def next_due(
+        self, *, now: float, accounts: Collection[str], full: Collection[str] = (), untrusted: bool = True
+    ) -> Due:
+        """When something becomes due: a hand-off, a solo hand-off, a report of `accounts`, the end of a lease. What cannot
+        be taken now is not counted: hand-offs of accounts in `full` ("" is unrouted), unless `untrusted` those of what is
+        neither trusted nor vouched for, and what waits for another of its applicant. What is paused is due when its pause
+        ends, never if that must be told."""
 
     def listen(self, wake: Callable[[], None]) -> None:
         """Calls `wake` in the running loop soon after another process put or changed something. Only a hint: it may be
@@ -133,10 +175,13 @@ class Spool(Protocol):
         ends as superseded. NotAllowed, NotFound."""
 
     async def update_facts(self, application_id: int, facts: Facts, applicant_id: int | None) -> None:
-        """Replaces what was derived from the mail (reparse)."""
+        """Replaces what was derived from the mail (reparse). NotFound, also where the mail was erased meanwhile."""
 
     async def find(self, wanted: Filter) -> list[Summary]:
-        """The applications that match, newest first."""
+        """The applications that match, newest first unless it says otherwise."""
+
+    async def count(self, wanted: Filter) -> int:
+        """How many applications match, whatever the limit."""
 
     async def story(self, application_id: int) -> Story:
         """Everything known of one application. NotFound."""
@@ -153,6 +198,10 @@ class Spool(Protocol):
     async def set_mark(self, key: str, at: float) -> None:
         """Remembers a time."""
 
+    async def take_mark(self, key: str, at: float, *, after: float) -> bool:
+        """Remembers a time, unless what is remembered is later than `after`; True when it was. Of several that try at once
+        one succeeds, if `at` is later than `after`."""
+
     async def erase_finished(self, *, before: float, limit: int) -> int:
         """Erases raw bytes and candidates' data of messages all of whose applications finished before then and have no
         report due, refused or failed; ids, digests and times stay (invariant 6). Returns how many messages."""
@@ -161,6 +210,31 @@ class Spool(Protocol):
         """Discards what is held of untrusted mail received before then, unless a person vouched for it or holds it, with
         who and why kept in its history, and erases its mail and the candidate's data at once. Returns how many
         applications."""
+
+    async def erase_tombstones(self, *, before: float, limit: int) -> int:
+        """Removes what is left of messages erased since, received before then, all of whose applications finished before
+        then and owe no report, unless another application refers to one of them, or is of the same applicant and younger:
+        those of one applicant go together, so that an update always finds what was delivered before. Orders ended before
+        then go too. Returns how many messages."""
+
+    async def give_back(self, *, keep: int, limit: int) -> int:
+        """Gives free space inside the database back to the file system, but for `keep` bytes, and at most `limit` bytes at
+        once; returns how many. 0 where there is no more, or where the database does so by itself."""
+
+    # -- persons
+    async def traces(self, address: str, also: Collection[int] = ()) -> list[Trace]:
+        """The applications of the candidate with this address (capitals or not) and `also` these; of the same applicants;
+        and all of the same messages."""
+
+    async def forget(
+        self, address: str, applications: Collection[int], *, actor: str, note: str, now: float
+    ) -> Forgotten:
+        """Erases the messages of these applications and all that may tell of the person in their histories, in one
+        transaction; ids, digests and times stay, and reports still owed go on without words of anybody's. NotAllowed while
+        one of them waits or is under way."""
+
+    async def forgotten(self, address: str) -> list[Forgotten]:
+        """When and by whom the person with this address was forgotten, newest first."""
 
     async def check_writable(self) -> None:
         """Commits a harmless write, to know that the next `put` can; raises SpoolUnavailable."""

@@ -5,7 +5,7 @@ Times are epoch seconds."""
 from dataclasses import dataclass
 
 from apptrack_ingest.lifecycle import Event
-from apptrack_ingest.model import AttemptKind, HeldReason, Report, ReportState, State
+from apptrack_ingest.model import AttemptKind, HeldReason, Report, ReportState, Stage, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class Claim:
     """An application under our lease, its attempt already counted. `token` is the fencing token; `attempt` counts all
     attempts, `series_attempt` those since the last time a person intervened and `first_attempt_at` is when that series
     began; `crashes` how many ended in no verdict; `again` that a person wants it
-    handed over although the same content was delivered before; `vouched` that a person routed or released it."""
+    handed over although the same content was delivered before; `vouched` that a person routed or released it; `size` is the
+    mail's, in bytes."""
 
     application_id: int
     message_id: int
@@ -41,6 +42,7 @@ class Claim:
     trusted: bool
     vouched: bool
     again: bool
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,9 @@ class ReportSettlement:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What `list` selects; every given field narrows. `candidate` is part of a name or address, case-insensitive.
-    `since` is epoch seconds of the receipt; `before_id` pages backwards; newest first."""
+    """What `list` selects; every given field narrows. `account` "" is unrouted; `candidate` is part of a name or address,
+    case-insensitive; `since` and `until` (not included) are epoch seconds of the receipt; `unread` keeps those whose mail
+    was not read yet. `before_id` pages backwards, newest first; `after_id` forwards with `oldest_first`."""
 
     states: tuple[State, ...] = ()
     reasons: tuple[HeldReason, ...] = ()
@@ -117,8 +120,13 @@ class Filter:
     applicant_id: int | None = None
     client_reference: str | None = None
     candidate: str | None = None
+    portal: str | None = None
     since: float | None = None
+    until: float | None = None
+    unread: bool = False
     before_id: int | None = None
+    after_id: int | None = None
+    oldest_first: bool = False
     limit: int = 50
 
 
@@ -176,12 +184,13 @@ class ReportRecord:
 
 @dataclass(frozen=True, slots=True)
 class ActionRecord:
-    """What a person did to an application: who, when, what and why."""
+    """What a person did to an application: who, when, what and why; `order_id` where it was ordered for many at once."""
 
     at: float
     actor: str
     action: str
     note: str
+    order_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +217,7 @@ class Story:
 @dataclass(frozen=True, slots=True)
 class Action:
     """A person's decision on one application. `account` and `applicant_id` belong to ROUTE; `report` is what idibu is
-    to be told of it (DISCARD)."""
+    to be told of it (DISCARD); `order_id` where it was ordered for many at once."""
 
     event: Event
     actor: str
@@ -216,18 +225,85 @@ class Action:
     account: str | None = None
     applicant_id: int | None = None
     report: Report | None = None
+    order_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Reporting of an account is paused until a time, because idibu does not accept its hash. `fingerprint` tells one
-    hash from the next without holding it."""
+    """A stage of an account rests until a time (None: until told), for a reason in words. `actor` is the person who
+    ordered it; "" is apptrack-ingest itself, because idibu does not accept the account's hash: then `reason` is a code and
+    `fingerprint` tells one hash from the next without holding it."""
 
     account: str
+    stage: Stage
     reason: str
     since: float
-    until: float
-    fingerprint: str
+    until: float | None
+    fingerprint: str = ""
+    actor: str = ""
+
+    def is_of_hash(self, account: str) -> bool:
+        """Whether it is our own, of this account, because of its hash."""
+        return self.account == account and self.stage is Stage.REPORT and not self.actor
+
+    def over(self, now: float) -> bool:
+        """Whether its time is up."""
+        return self.until is not None and self.until <= now
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a person orders about more than one application: `action` is the command, `account` the one it is about (None:
+    none in particular), `subject` the stage or the filter in words, or a digest of whom to forget; `note` says why. `actor`
+    "" is apptrack-ingest itself."""
+
+    action: str
+    actor: str
+    account: str | None = None
+    subject: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRecord:
+    """An order in the history: for how many applications it was carried out, and for how many it could not be; `ended_at`
+    None: under way, or cut off."""
+
+    order_id: int
+    at: float
+    order: Order
+    done: int
+    refused: int
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One application of a person who is to be forgotten: what must be known to do so. `in_work` when it, or a report of it,
+    is under way; `attempted` when a handler may have got it; `erased` when its mail is gone already."""
+
+    application_id: int
+    message_id: int
+    account: str | None
+    applicant_id: int | None
+    state: State
+    reason: HeldReason | None
+    believed: bool
+    in_work: bool
+    attempted: bool
+    erased: bool
+    remote_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """That somebody was forgotten: when, by whom, and how many applications there were. `digest` proves it to whoever knows
+    the address, and tells it to nobody else."""
+
+    digest: str
+    at: float
+    actor: str
+    applications: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from apptrack_ingest.errors import NotAllowed, NotFound
 from apptrack_ingest.lifecycle import BY_A_PERSON, after
-from apptrack_ingest.model import AttemptKind, HeldReason, Report, ReportState, ReportStatus, State
+from apptrack_ingest.model import AttemptKind, HeldReason, Report, ReportState, ReportStatus, Stage, State
 from apptrack_ingest.spool.contract import (
     Action,
     ActionRecord,
@@ -14,6 +16,9 @@ from apptrack_ingest.spool.contract import (
     Claim,
     Delivered,
     Facts,
+    Order,
+    OrderRecord,
+    Pause,
     ReportClaim,
     ReportRecord,
     Story,
@@ -58,6 +63,7 @@ def claim_of(row: Row, *, token: int, attempt: int, series_from: float) -> Claim
         trusted=bool(row["trusted"]),
         vouched=bool(row["vouched"]),
         again=bool(row["again"]),
+        size=row["size"],
     )
 
 
@@ -143,7 +149,7 @@ def story_of(row: Row, message: Row, attempts: Iterable[Row], reports: Iterable[
         erased=message["erased_at"] is not None,
         attempts=tuple(map(_attempt_in, attempts)),
         reports=tuple(map(_report_record_in, reports)),
-        actions=tuple(ActionRecord(each["at"], each["actor"], each["action"], each["note"]) for each in actions),
+        actions=tuple(map(_action_in, actions)),
         message_warnings=tuple(json.loads(message["warnings"])),
     )
 
@@ -161,6 +167,10 @@ def _attempt_in(row: Row) -> AttemptRecord:
     )
 
 
+def _action_in(row: Row) -> ActionRecord:
+    return ActionRecord(row["at"], row["actor"], row["action"], row["note"], row["order_id"])
+
+
 def _report_record_in(row: Row) -> ReportRecord:
     return ReportRecord(
         report_id=row["id"],
@@ -175,6 +185,57 @@ def _report_record_in(row: Row) -> ReportRecord:
     )
 
 
+def order_record_in(row: Row) -> OrderRecord:
+    """The order a row tells of."""
+    return OrderRecord(
+        order_id=row["id"],
+        at=row["at"],
+        order=Order(row["action"], row["actor"], row["account"], row["subject"], row["note"]),
+        done=row["done"],
+        refused=row["refused"],
+        ended_at=row["ended_at"],
+    )
+
+
+def order_of_pause(pause: Pause) -> Order:
+    """The order that a pause is."""
+    until = (
+        "" if pause.until is None else f" until {datetime.fromtimestamp(pause.until, UTC).isoformat(' ', 'seconds')}"
+    )
+    return Order("pause", pause.actor, pause.account, f"{pause.stage.value}{until}", pause.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Which pause is to end, and the order that says so. Without an actor only one of our own ends, unless its time was up
+    at `over_at`."""
+
+    order: Order
+    stage: Stage
+    over_at: float | None = None
+
+    def values(self) -> dict[str, object]:
+        """What the statements need."""
+        own_only = not self.order.actor and self.over_at is None
+        return {"account": self.account, "stage": self.stage, "own_only": own_only, "over_at": self.over_at}
+
+    @property
+    def account(self) -> str:
+        """Whose pause it is."""
+        return self.order.account or ""
+
+
+def resumed(account: str, stage: Stage, actor: str, note: str) -> Ending:
+    """The end of a pause that was ordered, or that idibu's answer brought about."""
+    return Ending(Order("resume", actor, account, stage.value, note), stage)
+
+
+def run_out(pause: Pause, now: float) -> Ending:
+    """The end of a pause whose time is up."""
+    order = Order("resume", "", pause.account, pause.stage.value, "its time was up")
+    return Ending(order, pause.stage, over_at=now)
+
+
 # --- what is allowed -------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +248,9 @@ def decided(row: Row, action: Action) -> State:
     if row["in_attempt"]:
         raise NotAllowed(f"application {row['id']} is being worked on at this moment; try again when that is over")
     if state is State.RECEIVED and row["erased_at"] is not None:
-        raise NotAllowed(f"application {row['id']}: its mail was erased by retention and cannot be handed over again")
+        raise NotAllowed(
+            f"application {row['id']}: its mail was erased by retention or `forget` and cannot be handed over again"
+        )
     return state
 
 
@@ -201,6 +264,14 @@ def ended_badly(row: Row | None, report_id: int) -> int:
     return int(row["application_id"])
 
 
+def must_be_kept(message: Row | None, application_id: int) -> None:
+    """NotFound where an application's message, whose id and `erased_at` these are, is not there or was erased."""
+    if message is None:
+        raise no_application(application_id)
+    if message["erased_at"] is not None:
+        raise no_raw(message["id"])
+
+
 def no_application(application_id: int) -> NotFound:
     """The error for an application that is not there."""
     return NotFound(f"there is no application {application_id}; `apptrack-ingest list` shows those there are")
@@ -208,4 +279,6 @@ def no_application(application_id: int) -> NotFound:
 
 def no_raw(message_id: int) -> NotFound:
     """The error for a message whose bytes are not there."""
-    return NotFound(f"no raw mail is kept for message {message_id}: there is none, or retention has erased it")
+    return NotFound(
+        f"no raw mail is kept for message {message_id}: there is none, or retention or `forget` has erased it"
+    )

@@ -1,6 +1,7 @@
 """One spelling for domains and addresses from settings, from DNS and from strangers, so that they can be compared."""
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -40,6 +41,7 @@ def matches(name: str, pattern: str) -> bool:
     return name.endswith(f".{listed}") if below else name == listed
 
 
+@lru_cache(1024)
 def ip(text: str) -> Address | None:
     """An IP address without its zone index, IPv4 mapped into IPv6 (RFC 4291, section 2.5.5.2) as IPv4; else None."""
     try:

@@ -78,6 +78,7 @@ class _Pages:
         self._probe = probe
         self._backlog = _Remembered(probe, self._count, keep=BACKLOG_FOR)
         self._failed = _Remembered(probe, self._check, keep=READY_FOR)
+        self._ailing: set[str] = set()
 
     async def index(self, _: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -103,18 +104,28 @@ class _Pages:
     async def _count(self) -> Backlog | None:
         try:
             async with asyncio.timeout(self._probe.deadline):
-                return await self._probe.backlog()
+                backlog = await self._probe.backlog()
         except Exception as error:  # noqa: BLE001  whatever ails the spool, the other metrics are still wanted
-            _log.warning("backlog not counted", **logs.exception_fields(error))
+            self._warn("backlog not counted", error)
             return None
+        self._ailing.discard("backlog not counted")
+        return backlog
 
     async def _check(self) -> tuple[str, ...]:
         try:
             async with asyncio.timeout(self._probe.deadline):
-                return await self._probe.failed_checks()
+                failed = await self._probe.failed_checks()
         except Exception as error:  # noqa: BLE001  a check that cannot be made has failed
-            _log.warning("readiness not known", **logs.exception_fields(error))
+            self._warn("readiness not known", error)
             return (_failure(error),)
+        self._ailing.discard("readiness not known")
+        return failed
+
+    def _warn(self, what: str, error: Exception) -> None:
+        """Once until it is known again: it is asked for every few seconds."""
+        if what not in self._ailing:
+            self._ailing.add(what)
+            _log.warning(what, **logs.exception_fields(error))
 
 
 def _failure(error: Exception) -> str:

@@ -43,17 +43,30 @@ class WebServer:
         """Closes the socket, lets requests under way finish for a moment, and returns when nothing is left."""
         if self._task is None:
             return
-        self._server.should_exit = True
+        self._server.end()
         await self._task
         self._task = None
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its hand on our signals, and with an event for when it serves."""
+    """uvicorn without its hand on our signals and its ten looks a second; with events for its beginning and its end."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._told_to_end = asyncio.Event()
+
+    def end(self) -> None:
+        """Ends `serve`."""
+        self.should_exit = True
+        self._told_to_end.set()
+
+    async def main_loop(self) -> None:
+        """Once a second the date of the answers is brought up to date; nothing else needs a look."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._told_to_end.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

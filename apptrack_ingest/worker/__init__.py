@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -13,7 +12,9 @@ from apptrack_ingest.lifecycle import Schedule
 from apptrack_ingest.spool.contract import Claim, Due, ReportClaim
 from apptrack_ingest.worker.application import Job
 from apptrack_ingest.worker.desk import Clock, Desk, Options, Parser, Reports, SystemClock, Tools
+from apptrack_ingest.worker.outage import Outage
 from apptrack_ingest.worker.report import ReportJob
+from apptrack_ingest.worker.restraints import Restraints
 
 __all__ = ["Clock", "Desk", "Options", "Parser", "Reports", "SystemClock", "Tools", "Worker"]
 
@@ -35,18 +36,31 @@ class Worker:
         self._poke = asyncio.Event()
         self._alone: asyncio.Task[None] | None = None
         self._solo_next = True
+        self._hashes_changed = False
+        self._outage = Outage(tools.clock)
+        self._restraints = Restraints(tools.options.concurrency, tools.clock, tools.jitter)
+        self._restraints.configure(tools.desks)
 
     async def configure(self, desks: Mapping[str, Desk], report_schedule: Schedule) -> None:
         """Takes up changed accounts; what is under way goes on with what it began with. A changed hash ends the pause
         that the old one earned."""
         self._tools.desks = desks
         self._tools.report_schedule = report_schedule
-        for pause in await self._tools.spool.pauses():
-            desk = desks.get(pause.account)
-            if desk is not None and desk.hash_fingerprint not in (None, pause.fingerprint):
-                await self._tools.spool.resume(pause.account)
-                log.info("reporting resumed: the hash was changed", account=pause.account)
+        self._restraints.configure(desks)
+        self._hashes_changed = True
+        with contextlib.suppress(SpoolUnavailable):  # the next step does it then
+            await self._resume_with_new_hashes()
         self._poke.set()
+
+    async def _resume_with_new_hashes(self) -> None:
+        for pause in await self._tools.spool.pauses():
+            desk = self._tools.desks.get(pause.account)
+            known = (None, pause.fingerprint)
+            if desk is not None and pause.is_of_hash(pause.account) and desk.hash_fingerprint not in known:
+                now = self._tools.clock.now()
+                await self._tools.spool.resume(pause.account, pause.stage, now=now, note="the hash was changed")
+                log.info("reporting resumed: the hash was changed", account=pause.account)
+        self._hashes_changed = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then drains: claims nothing more, lets what is under way finish in time."""
@@ -74,25 +88,39 @@ class Worker:
         """Starts what is due now; returns the seconds after which to look again at the latest."""
         self._poke.clear()
         try:
-            return await self._start_due()
-        except SpoolUnavailable:
-            log.exception("the spool cannot be used")
+            seconds = await self._start_due()
+        except SpoolUnavailable as error:
+            self._outage.failed(error)
             return LOOK_AGAIN
+        self._outage.over()
+        return seconds
 
     async def _start_due(self) -> float:
-        now, spool = self._tools.clock.now(), self._tools.spool
-        due = await spool.next_due(now=now, accounts=self._tools.sending_accounts)
+        if self._hashes_changed:
+            await self._resume_with_new_hashes()
+        now = self._tools.clock.now()
+        due = await self._next_due(now)
         if _is_due(due.lease_end, now):
             # Ours may have run out while this process stood still, the clock leapt, or the spool could not be written:
-            # what we are still at is no attempt that nobody holds.
-            if await self.renew():
+            # what we are still at is no attempt that nobody holds. Nor is what other workers are at: they find the spool
+            # again when we do, or a little later, and have the time of a lease to renew it.
+            if await self.renew() and not self._outage.lately(self._tools.options.lease):
                 await self._reap(now)
-            due = await spool.next_due(now=now, accounts=self._tools.sending_accounts)
+            due = await self._next_due(now)
         claimed = await self._start_hand_offs(due, now) + await self._start_reports(due, now)
-        if claimed and self._free():
+        if claimed and self._restraints.free:
             self._poke.set()
-        ahead = [t - now for t in (due.hand_off, due.solo, due.report, due.lease_end) if t is not None and t > now]
-        return min([LOOK_AGAIN, *ahead])
+        times = (due.hand_off, due.solo, due.report, due.lease_end, self._restraints.opens_at())
+        return min([LOOK_AGAIN, *(t - now for t in times if t is not None and t > now)])
+
+    async def _next_due(self, now: float) -> Due:
+        """When work is due that this worker has room for."""
+        return await self._tools.spool.next_due(
+            now=now,
+            accounts=self._tools.sending_accounts,
+            full=[account for account, free in self._restraints.room().items() if free <= 0],
+            untrusted=self._restraints.untrusted_room > 0,
+        )
 
     async def _reap(self, now: float) -> None:
         for reaped in await self._tools.spool.reap(now=now, reports_for=self._tools.reporting_accounts):
@@ -116,27 +144,29 @@ class Worker:
         if _is_due(due.solo, now) and (self._solo_next or not normal):
             return 0 if self._hand_offs() else await self._start_solo(now)
         self._solo_next = True
-        if not normal or not self._free():
+        if not normal or not self._restraints.at_once:
             return 0
-        claims = await self._claim(now, limit=self._free(), room=self._room())
-        for claim in claims:
-            self._start(claim, Job(claim, self._tools).work())
-        return len(claims)
+        return len(await self._claim(now, limit=self._restraints.at_once))
 
     async def _start_solo(self, now: float) -> int:
         self._solo_next = False
-        claims = await self._claim(now, limit=1, solo=True)
-        for claim in claims:
-            self._alone = self._start(claim, Job(claim, self._tools).work())
-        return len(claims)
+        for task in await self._claim(now, limit=1, solo=True):
+            self._alone = task
+        return 0 if self._alone is None else 1
 
-    async def _claim(
-        self, now: float, *, limit: int, room: Mapping[str, int] | None = None, solo: bool = False
-    ) -> list[Claim]:
-        options = self._tools.options
-        return await self._tools.spool.claim(
-            worker=options.name, now=now, lease=options.lease, limit=limit, room=room, solo=solo
+    async def _claim(self, now: float, *, limit: int, solo: bool = False) -> list[asyncio.Task[None]]:
+        """Claims what there is room for and starts it."""
+        options, restraints = self._tools.options, self._restraints
+        claims = await self._tools.spool.claim(
+            worker=options.name,
+            now=now,
+            lease=options.lease,
+            limit=limit,
+            room=restraints.room(),
+            untrusted=restraints.untrusted_room,
+            solo=solo,
         )
+        return [self._start_job(claim) for claim in claims]
 
     async def _start_reports(self, due: Due, now: float) -> int:
         options = self._tools.options
@@ -151,6 +181,13 @@ class Worker:
         return len(claims)
 
     # -- what is under way
+
+    def _start_job(self, claim: Claim) -> asyncio.Task[None]:
+        job = Job(claim, self._tools, self._restraints)
+        self._restraints.claimed(claim)
+        task = self._start(claim, job.work())
+        task.add_done_callback(lambda _: self._restraints.ended(claim, job.outcome))
+        return task
 
     def _start(self, claim: Claim | ReportClaim, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -171,14 +208,6 @@ class Worker:
 
     def _hand_offs(self) -> list[Claim | ReportClaim]:
         return self._claims(Claim)
-
-    def _free(self) -> int:
-        return self._tools.options.concurrency - len(self._hand_offs())
-
-    def _room(self) -> dict[str, int]:
-        """How many more hand-offs each account may have, so that a slow one does not take all places."""
-        running = Counter(claim.account for claim in self._hand_offs())
-        return {name: desk.concurrency - running[name] for name, desk in self._tools.desks.items()}
 
     async def idle(self) -> None:
         """Returns when nothing is under way."""
@@ -206,6 +235,9 @@ class Worker:
             lost = await self._tools.spool.renew(
                 list(running.values()), now=self._tools.clock.now(), lease=self._tools.options.lease
             )
+        except SpoolUnavailable as error:
+            self._outage.failed(error)
+            return False
         except Exception:
             # Whatever it is: without its renewals all that is under way would be taken for dead.
             log.exception("cannot renew leases")

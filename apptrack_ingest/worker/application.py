@@ -23,6 +23,7 @@ from apptrack_ingest.parse.documents import without_extensions, without_forwardi
 from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Settlement
 from apptrack_ingest.trust import Rule
 from apptrack_ingest.worker.desk import Desk, Tools
+from apptrack_ingest.worker.restraints import Restraints
 
 log = logs.get("worker")
 
@@ -35,6 +36,9 @@ RESULTS: dict[Event, HandOffResult] = {
     Event.HOLD: "held",
 }
 
+SHAPES = 3
+"""What a mail takes in memory, in its own size: as received, its documents, and what a handler makes of them."""
+
 SETTLE_AGAIN = 1.0
 """Seconds between tries to settle while the spool cannot be written; the lease is renewed meanwhile."""
 
@@ -45,7 +49,12 @@ class Job:
 
     claim: Claim
     tools: Tools
+    restraints: Restraints
     handler_seconds: float | None = None
+    outcome: handoff.Outcome | None = None
+    """What came of the handler's call; None: it was not called, or cut off."""
+    delayed: bool = False
+    """Whether the outcome could not be committed at once."""
     believed: bool = field(init=False)
     """Whether the id counts: a rule of trust matches the mail that holds it, or a person vouched for it."""
 
@@ -72,9 +81,16 @@ class Job:
     # -- deciding
 
     async def _settlement(self) -> Settlement:
+        """Waits until there is memory for the mail before a byte of it is loaded."""
+        claim = self.claim
+        async with self.tools.memory.held(claim.account, SHAPES * claim.size, believed=self.believed):
+            return await self._read_and_decide()
+
+    async def _read_and_decide(self) -> Settlement:
         try:
             raw = await self.tools.spool.raw(self.claim.message_id)
-            parsed = await self.tools.parser.parse(raw)
+            async with self.tools.turns.turn(self.claim.account, believed=self.believed):
+                parsed = await self.tools.parser.parse(raw)
         except (Unreadable, NotFound) as error:
             return self._unreadable(error)
         applicant_id = self.claim.applicant_id if self.claim.applicant_id is not None else parsed.applicant_id
@@ -126,7 +142,8 @@ class Job:
 
     async def _hand_over(self, desk: Desk, application: Application) -> Settlement:
         begun = asyncio.get_running_loop().time()
-        outcome = await handoff.run(desk.handler, application, desk.timeout)
+        self.restraints.calling(self.claim)
+        self.outcome = outcome = await handoff.run(desk.handler, application, desk.timeout)
         self.handler_seconds = asyncio.get_running_loop().time() - begun
         if isinstance(outcome, Again):
             return self._again(desk, outcome, application.applicant_id)
@@ -225,11 +242,13 @@ class Job:
         """Tries to commit; False where that may be tried again."""
         try:
             await self.tools.spool.settle(self.claim, settlement, now=self.tools.clock.now())
-        except SpoolUnavailable:
-            log.exception("cannot settle yet", application=self.claim.application_id)
+        except SpoolUnavailable as error:
+            if not self.delayed:
+                log.warning("cannot settle yet", application=self.claim.application_id, **logs.exception_fields(error))
+            self.delayed = True
             return False
         except LeaseLost:
-            log.warning("lease lost", application=self.claim.application_id, token=self.claim.token)
+            log.warning("lease lost", application=self.claim.application_id, lease=self.claim.token)
             return True
         self._tell(settlement, started)
         return True

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from apptrack_ingest.lifecycle import Schedule
+from apptrack_ingest.lifecycle import Rate, Schedule
 from apptrack_ingest.model import Parsed, Report
 from apptrack_ingest.report.reporter import Result
 from apptrack_ingest.spool.contract import Spool
 from apptrack_ingest.trust import Rule, Verdict
+from apptrack_ingest.worker.breaker import USUAL_CAUTION, Caution
+from apptrack_ingest.worker.sharing import Memory, Turns
 
 
 class Clock(Protocol):
@@ -65,14 +67,16 @@ class Reports(Protocol):
 @dataclass(frozen=True, slots=True)
 class Desk:
     """One account as the worker serves it. `hash_fingerprint` is None where there is no hash to report with: reports
-    then wait as due. Documents with `block_extensions` are left out; `client_id` is the account's id at idibu. Times are in
-    seconds."""
+    then wait as due. `rates` are the ATS's quotas, `caution` says when hand-offs rest. Documents with `block_extensions`
+    are left out; `client_id` is the account's id at idibu. Times are in seconds."""
 
     handler: Any
     handler_name: str
     timeout: float
     schedule: Schedule
     concurrency: int = 4
+    rates: tuple[Rate, ...] = ()
+    caution: Caution = USUAL_CAUTION
     reporting: bool = True
     report_first_failure: bool = False
     hash_fingerprint: str | None = None
@@ -82,7 +86,8 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a worker works; `lease` and `pause` (how long reporting rests after a wrong hash) are in seconds."""
+    """How a worker works; `lease` and `pause` (how long reporting rests after a wrong hash) are in seconds, `memory` (for
+    mails under way and what is made of them) in bytes; `parsers` is how many mails can be read at a time."""
 
     name: str
     concurrency: int = 8
@@ -90,6 +95,8 @@ class Options:
     lease: float = 60.0
     drain_timeout: float = 25.0
     pause: float = 900.0
+    memory: int = 100_000_000
+    parsers: int = 2
 
 
 @dataclass(slots=True)
@@ -107,6 +114,12 @@ class Tools:
     judge_inner: InnerJudge = field(default=believe_none)
     confirmed: dict[tuple[str, str | None], float] = field(default_factory=dict)
     """When idibu last confirmed a report of an account with a hash (its fingerprint)."""
+    memory: Memory = field(init=False)
+    turns: Turns = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.memory = Memory(self.options.memory)
+        self.turns = Turns(self.options.parsers)
 
     @property
     def reporting_accounts(self) -> tuple[str, ...]:

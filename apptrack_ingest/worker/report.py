@@ -7,7 +7,7 @@ from apptrack_ingest import logs, metrics
 from apptrack_ingest.errors import LeaseLost, SpoolUnavailable
 from apptrack_ingest.lifecycle import REFUSED_FOR, next_attempt
 from apptrack_ingest.metrics import ReportResult
-from apptrack_ingest.model import ReportState
+from apptrack_ingest.model import ReportState, Stage
 from apptrack_ingest.report.reporter import Confirmed, NotReached, Refused, Result, Unauthorized
 from apptrack_ingest.spool.contract import Pause, ReportClaim, ReportSettlement
 from apptrack_ingest.worker.desk import Tools
@@ -106,8 +106,8 @@ class ReportJob:
         """The state now; None where that is not ours to say any more. An unsettled report is sent again: no harm."""
         try:
             return await self.tools.spool.settle_report(self.claim, settlement, now=self.tools.clock.now())
-        except (SpoolUnavailable, LeaseLost):
-            log.exception("cannot settle report", report=self.claim.report_id)
+        except (SpoolUnavailable, LeaseLost) as error:
+            log.warning("cannot settle report", report=self.claim.report_id, **logs.exception_fields(error))
             return None
 
     async def _follow_up(self, result: Result) -> None:
@@ -121,13 +121,14 @@ class ReportJob:
                     return
                 fingerprint = self._hash[1] or ""
                 until = now + self.tools.options.pause
-                await self.tools.spool.pause(Pause(account, "unauthorized", now, until, fingerprint))
-                log.error("reporting paused: idibu does not accept the hash", account=account)
-            elif isinstance(result, Confirmed) and any(p.account == account for p in await self.tools.spool.pauses()):
-                await self.tools.spool.resume(account)
+                wrong = Pause(account, Stage.REPORT, "unauthorized", now, until, fingerprint)
+                if await self.tools.spool.pause(wrong):
+                    log.error("reporting paused: idibu does not accept the hash", account=account)
+            elif isinstance(result, Confirmed) and any(p.is_of_hash(account) for p in await self.tools.spool.pauses()):
+                await self.tools.spool.resume(account, Stage.REPORT, now=now, note="idibu confirmed a report")
                 log.info("reporting resumed", account=account)
-        except SpoolUnavailable:
-            log.exception("cannot keep the pause", account=account)
+        except SpoolUnavailable as error:
+            log.warning("cannot keep the pause", account=account, **logs.exception_fields(error))
 
     def _tell(self, result: ReportResult, settlement: ReportSettlement, started: float) -> None:
         """Counts the attempt and writes its one line."""

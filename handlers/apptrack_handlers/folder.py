@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from apptrack_handlers.file_names import file_names
-from apptrack_ingest import Accepted, Application, Verdict, to_payload
+from apptrack_ingest import Accepted, Application, Person, Verdict, to_payload
 
 APPLICATION = "application.json"
 MAIL = "application.eml"
@@ -56,6 +56,29 @@ class Folder:
         with _locked(account / WORK / f"{applicant}.lock"):
             self._store(application, account / applicant, account / WORK / applicant)
         return Accepted(f"{account.name}/{applicant}")
+
+    def forget(self, person: Person) -> int:
+        """Remove the directories of a person: of these applicants, and of whoever has this address in application.json."""
+        account = self._account(person.account)
+        if not account.is_dir():
+            return 0
+        applicants = {str(number) for number in person.applicant_ids} | set(_with_address(account, person.email))
+        return sum(self._remove(account, applicant) for applicant in sorted(applicants))
+
+    def _remove(self, account: Path, applicant: str) -> bool:
+        """Out of a reader's sight in one step, then off the disk; True when there was something."""
+        candidate, build = account / applicant, account / WORK / applicant
+        self._make_directory(account / WORK)
+        with _locked(account / WORK / f"{applicant}.lock"):
+            left = build.exists()  # of an attempt, or a removal, that was killed
+            shutil.rmtree(build, ignore_errors=True)
+            found = candidate.is_dir()
+            if found:
+                candidate.rename(build)
+                _sync(account)
+                shutil.rmtree(build)
+            _sync(account / WORK)
+        return found or left
 
     def _account(self, name: str) -> Path:
         if not name or name.startswith(".") or not name.isprintable() or "/" in name or "\\" in name:
@@ -122,6 +145,16 @@ class Folder:
             with _locked(account / WORK / f"{applicant}.lock", wait=False) as ours:
                 if ours:
                     shutil.rmtree(account / WORK / applicant, ignore_errors=True)
+
+
+def _with_address(account: Path, address: str) -> Iterator[str]:
+    """The applicants whose application.json names this address as the candidate's, capitals or not."""
+    wanted = address.strip().casefold()
+    for path in account.glob(f"*/{APPLICATION}"):
+        candidate = _current(path.parent).get("candidate")
+        email = candidate.get("email") if isinstance(candidate, dict) else None
+        if isinstance(email, str) and email.strip().casefold() == wanted and path.parent.name != WORK:
+            yield path.parent.name
 
 
 def _current(candidate: Path) -> dict[str, Any]:

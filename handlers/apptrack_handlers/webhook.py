@@ -8,9 +8,10 @@ import hmac
 import json
 import logging
 import re
+import secrets
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -22,7 +23,13 @@ from apptrack_ingest import Accepted, Application, Duplicate, Rejected, RetryLat
 
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer that are read; more is not needed for a remote id or a reason."""
+PIECE = 64 * 1024
+"""Bytes of a body that are sent in one go."""
 MAX_REASON = 500
+CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+"""How many at a time the account says (`concurrency`); httpx would keep 20 and open the others anew for each request."""
+OF_THE_ATS = {429, 502, 503, 504}
+"""Answers that speak of the ATS as a whole; a 500 may be about one application (RFC 9110, 15.6; RFC 6585, 4)."""
 MIN_SECRET = 8
 """Characters; a shorter piece of a URL or header is hardly a secret, and hiding it would spoil the reason's words."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: what a field name may be made of
@@ -102,7 +109,8 @@ class Webhook:
         except (TimeoutError, httpx.TimeoutException):
             raise RetryLater(f"no answer from the ATS within {self.settings.timeout:g} seconds") from None
         except httpx.HTTPError as error:
-            raise RetryLater(self._redacted(f"the ATS was not reached: {type(error).__name__}: {error}")) from None
+            words = self._redacted(f"the ATS was not reached: {type(error).__name__}: {error}")
+            raise RetryLater(words, about="ats") from None
         return self._verdict(answer)
 
     async def close(self) -> None:
@@ -114,21 +122,28 @@ class Webhook:
         headers = httpx.Headers({"user-agent": "apptrack-ingest", "accept-encoding": "identity"})
         headers.update(self._headers)
         shape = _multipart if self.settings.format == "multipart" else _json
-        request = httpx.Request("POST", self._url, headers=headers, **shape(application))
-        body = request.read()
+        kind, body = shape(application)
+        headers.update({"content-type": kind, "content-length": str(sum(map(len, body)))})
         if self._keys:
-            request.headers.update(signed(application.idempotency_key, int(self._clock()), body, self._keys))
-        return request
+            headers.update(signed(application.idempotency_key, int(self._clock()), body, self._keys))
+        return httpx.Request("POST", self._url, headers=headers, content=_sent(body))
 
     async def _ask(self, request: httpx.Request) -> "_Answer":
         if self._client is None:
             # Without `timeout` httpx would give up after 5 seconds without a byte, whatever our own deadline is.
-            self._client = httpx.AsyncClient(verify=self._trust, follow_redirects=False, timeout=None)  # noqa: S113
+            self._client = httpx.AsyncClient(
+                verify=self._trust,
+                follow_redirects=False,
+                timeout=None,  # noqa: S113
+                limits=CONNECTIONS,
+            )
         response = await self._client.send(request, stream=True)
         try:
             return _Answer(response.status_code, response.headers, await _beginning(response))
         finally:
             await response.aclose()
+            # A response and its stream hold each other, and the response the request: do not wait for the collector.
+            response.request = httpx.Request("POST", "http://sent/")
 
     def _verdict(self, answer: "_Answer") -> Verdict:
         if 200 <= answer.status < 300:
@@ -139,7 +154,8 @@ class Webhook:
         if answer.status < 400:
             raise RetryLater(f"{said}: redirects are not followed, set `url` to the new address")
         if answer.status >= 500 or answer.status == 429 or answer.status in self.settings.retry_statuses:
-            raise RetryLater(said, after=_seconds(answer.headers.get("retry-after", ""), self._clock()))
+            after = _seconds(answer.headers.get("retry-after", ""), self._clock())
+            raise RetryLater(said, after=after, about="ats" if answer.status in OF_THE_ATS else None)
         return Duplicate(answer.remote_id()) if answer.status == 409 else Rejected(said)
 
     def _redacted(self, text: str) -> str:
@@ -202,11 +218,52 @@ def _seconds(retry_after: str, now: float) -> float | None:
 # --- the request --------------------------------------------------------------------------------------------------------
 
 
-def _json(application: Application) -> dict[str, Any]:
-    return {"json": to_payload(application, documents="inline")}
+class _Body:
+    """A body that is made anew, piece by piece, each time it is gone through (for its length, its signature, the wire).
+    Whole it would be in memory beside the documents, and each layer below would copy it."""
+
+    def __init__(self, make: Callable[[], Iterator[bytes]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[bytes]:
+        piece = bytearray()
+        for part in self._make():
+            piece += part
+            if len(piece) >= PIECE:
+                yield bytes(piece)
+                piece.clear()
+        yield bytes(piece)
 
 
-def _multipart(application: Application) -> dict[str, Any]:
+async def _sent(body: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in body:
+        yield piece
+
+
+def _json(application: Application) -> tuple[str, _Body]:
+    """The payload with documents inline; they are put in last, for json would make three copies of them."""
+    place = secrets.token_hex(16)
+    payload = to_payload(application, documents="names")
+    for described in payload["documents"]:
+        described["content"] = place
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    first, *pieces = text.split(place.encode())
+
+    def make() -> Iterator[bytes]:
+        yield first
+        for document, piece in zip(application.documents, pieces, strict=True):
+            yield from _base64(document.content)
+            yield piece
+
+    return "application/json", _Body(make)
+
+
+def _base64(content: bytes) -> Iterator[bytes]:
+    for start in range(0, len(content), 3 * PIECE):  # a multiple of 3 bytes needs no padding
+        yield base64.b64encode(content[start : start + 3 * PIECE])
+
+
+def _multipart(application: Application) -> tuple[str, _Body]:
     """A part `application` with the JSON, and a part for each document, named there under `part`."""
     payload = to_payload(application, documents="names")
     files: list[tuple[str, tuple[str | None, bytes, str]]] = []
@@ -214,17 +271,27 @@ def _multipart(application: Application) -> dict[str, Any]:
         described["part"] = f"document-{number}"
         kind = document.sniffed_type or "application/octet-stream"
         files.append((described["part"], (document.name, document.content, kind)))
-    return {"files": [("application", (None, json.dumps(payload).encode(), "application/json")), *files]}
+    parts = [("application", (None, json.dumps(payload).encode(), "application/json")), *files]
+    request = httpx.Request("POST", "http://not.sent/", files=parts)
+    stream = request.stream
+    assert isinstance(stream, Iterable)  # of bytes in memory, which it goes through anew each time
+    return request.headers["content-type"], _Body(lambda: iter(stream))
 
 
-def signed(message_id: str, timestamp: int, body: bytes, keys: list[bytes]) -> dict[str, str]:
-    """The three headers of Standard Webhooks, with one signature for each key; `timestamp` in seconds."""
-    content = f"{message_id}.{timestamp}.".encode() + body
-    signatures = (base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode("ascii") for key in keys)
+def signed(message_id: str, timestamp: int, body: Iterable[bytes], keys: list[bytes]) -> dict[str, str]:
+    """The three headers of Standard Webhooks, with one signature for each key; `timestamp` in seconds, `body` in pieces."""
+    head = f"{message_id}.{timestamp}.".encode()
+
+    def signature(key: bytes) -> str:
+        made = hmac.new(key, head, hashlib.sha256)
+        for piece in body:
+            made.update(piece)
+        return base64.b64encode(made.digest()).decode("ascii")
+
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+        "webhook-signature": " ".join(f"v1,{signature(key)}" for key in keys),
     }
 
 

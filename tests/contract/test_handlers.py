@@ -16,7 +16,7 @@ from apptrack_handlers.webhook import Webhook
 
 from apptrack_ingest import Application, Verdict
 from apptrack_ingest.handoff import running
-from apptrack_ingest.testing import FakeAts, HandlerContract, Held, RecordingHandler
+from apptrack_ingest.testing import FakeAts, ForgettingContract, HandlerContract, Held, RecordingHandler
 
 
 def in_folder(path: Path) -> list[Held]:
@@ -31,7 +31,7 @@ def in_folder(path: Path) -> list[Held]:
     return held
 
 
-class TestFolder(HandlerContract):
+class TestFolder(ForgettingContract):
     @pytest.fixture
     def handler(self, tmp_path: Path) -> Folder:
         self.path = tmp_path
@@ -41,7 +41,7 @@ class TestFolder(HandlerContract):
         return in_folder(self.path)
 
 
-class TestDemo(HandlerContract):
+class TestDemo(ForgettingContract):
     @pytest.fixture
     def handler(self, tmp_path: Path) -> Demo:
         self.path = tmp_path

@@ -19,11 +19,14 @@ from pathlib import Path
 import pytest
 from end_to_end.certificates import Certificates
 from end_to_end.doors import Doors, open_doors
+from postgres import Server, postgres_server
 
 from apptrack_ingest.model import State
 from apptrack_ingest.spool.contract import Filter, Story, Summary
-from apptrack_ingest.spool.sqlite import open_spool
+from apptrack_ingest.spool.opening import open_spool
 from apptrack_ingest.testing import ScriptedIdibu
+
+__all__ = ["postgres_server"]
 
 HASH = "s3cr3t-hash-0123456789"
 PATIENCE = 90.0
@@ -59,6 +62,7 @@ class Deployment:
     accounts: str = ""
     extra: str = ""
     data_dir: Path | None = None
+    spool: str | None = None
     port: int = field(default_factory=free_port)
     web_port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
@@ -99,6 +103,7 @@ class Deployment:
         listeners = "".join(f"[[smtp.listeners]]\n{_lines(one)}\n" for one in self.listeners)
         self.config.write_text(
             f"data_dir = {json.dumps(str(self.data))}\n"
+            f"{f'spool = {json.dumps(self.spool)}' if self.spool else ''}\n"
             f'[smtp]\nhostname = "mx.test.example"\n{self.smtp}\n'
             f"{listeners or f'port = {self.port}'}\n[web]\nport = {self.web_port}\n"
             f"[idibu]\nbase_url = {json.dumps(self.idibu)}\ntimeout = 5\n"
@@ -182,7 +187,7 @@ class Deployment:
 
     def _ask(self, question):
         async def ask():
-            spool = open_spool(self.data / "spool.sqlite3")
+            spool = open_spool(self.spool or self.data / "spool.sqlite3")
             try:
                 return await question(spool)
             finally:
@@ -273,6 +278,20 @@ def deployment(tmp_path: Path, sandbox: ScriptedIdibu) -> Iterator[Deployment]:
     deployment = Deployment(tmp_path, sandbox.base_url)
     yield deployment
     deployment.stop_all()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Server) -> str:
+    """The URL of an empty database, which nobody else gets: processes of this test may outlive it for a moment."""
+    return postgres_server.url(postgres_server.make())
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def deployment_on_each(request: pytest.FixtureRequest, deployment: Deployment) -> Deployment:
+    """A deployment on each database there is."""
+    if request.param == "postgres":
+        deployment.spool = request.getfixturevalue("postgres_url")
+    return deployment
 
 
 @pytest.fixture(scope="module")

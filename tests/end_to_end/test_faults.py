@@ -54,8 +54,8 @@ def test_a_full_disk_is_a_temporary_failure_and_heals(deployment, small_disk, wa
         while True:
             file.write(bytes(4096))
             file.flush()
-    assert attempt(deployment, 2, size=100_000) == 451
-    assert attempt(deployment, 3, size=100_000) == 451
+    for number in (2, 3):  # 452 where the intake has looked at the disk in between
+        assert attempt(deployment, number, size=100_000) in (451, 452)
     ballast.unlink()
     wait(lambda: attempt(deployment, 4, size=100_000) == 250)
     assert intake.poll() is None
@@ -63,7 +63,8 @@ def test_a_full_disk_is_a_temporary_failure_and_heals(deployment, small_disk, wa
     assert kept == {1, 4}
     database = sqlite3.connect(deployment.data / "spool.sqlite3")
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert database.execute("SELECT count(*) FROM bodies").fetchone() == (2,)
+    kept_in = "SELECT message_id FROM bodies UNION ALL SELECT message_id FROM stored"
+    assert database.execute(f"SELECT count(*) FROM ({kept_in})").fetchone() == (2,)
 
 
 def test_a_locked_database_is_a_temporary_failure_and_heals(deployment, wait):
@@ -197,3 +198,12 @@ def test_the_hash_is_nowhere(deployment, secret_hash, wait):
     for private in ("Very Private", "private@example.com"):
         assert private not in log and private not in metrics
     assert secret_hash not in command_lines
+
+
+def test_a_second_supervisor_is_refused(deployment):
+    server = deployment.start()
+    deployment.up(server)
+    second = deployment.start()
+    assert second.wait(90) == 1
+    assert "another apptrack-ingest runs" in deployment.log.read_text()
+    assert deployment.greeted()

@@ -6,8 +6,16 @@ import signal
 import socket
 import urllib.request
 
+import pytest
+
 from apptrack_ingest.model import HeldReason, ReportState, State
 from apptrack_ingest.testing import an_email
+
+
+@pytest.fixture
+def deployment(deployment_on_each):
+    """The same promises, whatever the spool is in."""
+    return deployment_on_each
 
 
 def test_from_smtp_to_idibu(deployment, sandbox, wait):
@@ -162,13 +170,4 @@ def test_reload_takes_up_an_account_without_losing_a_connection(deployment, wait
     deployment.config.write_text("nonsense = 1\n")
     os.kill(server.pid, signal.SIGHUP)
     wait(lambda: "settings not taken up" in deployment.log.read_text())
-    assert deployment.greeted()
-
-
-def test_a_second_supervisor_is_refused(deployment):
-    server = deployment.start()
-    deployment.up(server)
-    second = deployment.start()
-    assert second.wait(90) == 1
-    assert "another apptrack-ingest runs" in deployment.log.read_text()
     assert deployment.greeted()

@@ -15,17 +15,20 @@ from apptrack_ingest.lifecycle import (
     DEFAULT_RETRY,
     FINISHED,
     LONGEST_WAIT,
+    OFFERED,
     REFUSED_FOR,
     SOLO_ATTEMPTS,
     TRANSITIONS,
     UNREPORTED,
     WAITING,
     Event,
+    Rate,
     Schedule,
     after,
     idempotency_key,
     is_crash_loop,
     next_attempt,
+    parse_rates,
     parse_schedule,
     reason_to_hold,
     report_of,
@@ -49,7 +52,7 @@ def test_every_event_leads_on_or_is_refused_with_what_is_possible(state: State, 
         after(state, event)
     text = str(refused.value)
     assert f"{event.value} is not possible while {state.value}" in text
-    possible = {e.value for e in BY_A_PERSON if (state, e) in TRANSITIONS}
+    possible = {e.value for e in OFFERED if (state, e) in TRANSITIONS}
     named = set(text.partition("possible: ")[2].split(", ")) - {""}
     assert named == possible
     assert possible or text.endswith("nothing is left to decide")
@@ -263,3 +266,34 @@ def test_a_retry_after_never_stretches_the_window() -> None:
     schedule = parse_schedule("1m, 5m")
     assert next_attempt(schedule, attempt=1, first=T, now=T + 60, jitter=0.0, wished=7200.0) == T + 360
     assert next_attempt(schedule, attempt=2, first=T, now=T + 360, jitter=0.0, wished=5.0) is None
+
+
+# --- how often at most ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "rates"),
+    [
+        ("", ()),
+        ("  ", ()),
+        ("100/1m", (Rate(100, 60.0),)),
+        ("100/m, 5000 / 1d", (Rate(100, 60.0), Rate(5000, 86400.0))),
+        ("1/10s,3/2h", (Rate(1, 10.0), Rate(3, 7200.0))),
+    ],
+)
+def test_rates_are_read(text: str, rates: tuple[Rate, ...]) -> None:
+    assert parse_rates(text) == rates
+
+
+@pytest.mark.parametrize("text", ["100", "100/", "/1m", "0/1m", "100/0m", "5 per minute", "1/1w", "100001/1d", "1/1m,"])
+def test_what_is_no_rate_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="is no rate") as refused:
+        parse_rates(text)
+    assert repr(text.rpartition(",")[2].strip()) in str(refused.value)
+
+
+def test_the_schedule_of_the_documentation_is_read_as_it_is_written() -> None:
+    schedule = parse_schedule("1m, 5m*2, 15m, 1h*6, 4h*15")
+    minute, hour = 60.0, 3600.0
+    assert schedule.waits == (minute, *[5 * minute] * 2, 15 * minute, *[hour] * 6, *[4 * hour] * 15)
+    assert schedule.text == "1m, 5m*2, 15m, 1h*6, 4h*15"

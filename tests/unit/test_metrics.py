@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apptrack_ingest import metrics
 from apptrack_ingest.metrics import Surroundings
-from apptrack_ingest.model import Backlog, HeldReason, ReportState, State
+from apptrack_ingest.model import Backlog, HeldReason, PausedBy, ReportState, Stage, State
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 NOW = 1_000_000.0
@@ -74,7 +74,7 @@ def backlog() -> Backlog:
         reports={("acme", ReportState.DUE): 4, ("acme", ReportState.REFUSED): 1},
         oldest_hand_off={"acme": NOW - 90},
         oldest_report={"acme": NOW - 600},
-        paused=frozenset({"acme"}),
+        paused={("acme", Stage.REPORT): PausedBy.ITSELF, ("acme", Stage.HAND_OFF): PausedBy.PERSON},
         size_bytes=4096,
     )
 
@@ -223,12 +223,12 @@ def test_the_backlog_becomes_gauges() -> None:
     assert found["apptrack_oldest_seconds{account=acme,stage=hand-off}"] == 90
     assert found["apptrack_oldest_seconds{account=acme,stage=report}"] == 600
     assert found["apptrack_oldest_seconds{account=,stage=report}"] == 0
-    assert found["apptrack_reporting_paused{account=acme}"] == 1
+    assert found["apptrack_paused{account=acme,by=itself,stage=report}"] == 1
     assert found["apptrack_spool_size_bytes"] == 4096
 
 
 def test_configured_accounts_show_even_when_nothing_is_there(tmp_path: Path) -> None:
-    empty = Backlog({}, {}, {}, {}, {}, frozenset(), 0)
+    empty = Backlog({}, {}, {}, {}, {}, {}, 0)
     around = Surroundings(
         accounts=("acme", "bolt"), without_hash=frozenset({"bolt"}), up={"worker": False}, data_dir=tmp_path
     )

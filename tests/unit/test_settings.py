@@ -353,6 +353,19 @@ def test_what_kubernetes_injects_for_a_service_of_our_name_is_no_mistake(
     assert configure(**{name: value}) == Settings()
 
 
+def test_rates_and_the_breaker_are_read(configure: Configure) -> None:
+    breaker = '[accounts.acme.breaker]\nfailures = 3\nwait = "5s, 1m"\n'
+    toml = f'[accounts.acme]\nrecipients = "acme.example"\nrate = "100/1m, 5000/d"\n{breaker}'
+    account = configure(toml).accounts["acme"]
+    assert [(rate.count, rate.seconds) for rate in account.rates] == [(100, 60.0), (5000, 86400.0)]
+    assert (account.breaker.failures, account.breaker.schedule.waits) == (3, (5.0, 60.0))
+
+
+def test_a_rate_that_is_none_is_named(mistakes: Callable[..., dict[str, Problem]]) -> None:
+    problem = mistakes('[accounts.acme]\nrate = "100 per minute"\n')["accounts.acme.rate"]
+    assert "like 100/1m or 5000/d" in problem.advice
+
+
 # --- what is wrong only together ----------------------------------------------------------------------------------
 
 
@@ -546,3 +559,78 @@ def test_a_digest_url_from_a_file_is_checked_too(mistakes: Mistakes, tmp_path: P
     found = mistakes(f"[digest]\nwebhook_url_file = {json.dumps(str(tmp_path / 'url'))}")
     assert "http" in found["digest.webhook_url_file"].advice
     assert SECRET not in str(found)
+
+
+# --- where the spool is ---------------------------------------------------------------------------------------------
+
+URL = f"postgresql://jo:{SECRET}@db.example:5432/apptrack"
+
+
+def test_the_spool_is_in_sqlite_unless_told_otherwise(configure: Configure) -> None:
+    for settings in (configure(), configure('spool = "sqlite"')):
+        assert settings.spool_url is None
+        assert settings.spool_shown == "apptrack-data/spool.sqlite3"
+        assert masked(settings)["spool"] == "sqlite"
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_a_url_puts_it_into_postgresql(configure: Configure, scheme: str) -> None:
+    url = f"{scheme}://jo:{SECRET}@db.example:5432/apptrack?sslmode=require&application_name={SECRET}"
+    for settings in (configure(f'spool = "{url}"'), configure(SPOOL=url)):
+        assert settings.spool_url == url
+        shown = f"{scheme}://{MASK}@db.example:5432/apptrack?sslmode=require"
+        assert masked(settings)["spool"] == settings.spool_shown == str(settings.spool) == shown
+        assert SECRET not in repr(settings) and SECRET not in settings.model_dump_json()
+
+
+def test_its_url_may_be_in_a_file(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(f"{URL}\n")
+    settings = configure(f'spool_file = "{tmp_path}/url"')
+    assert settings.spool_url == URL
+    assert masked(settings)["spool_file"] == f"{tmp_path}/url"
+    assert SECRET not in json.dumps(masked(settings))
+
+
+def test_a_spool_said_twice_is_a_mistake(mistakes: Mistakes, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(URL)
+    for spool in ("sqlite", URL):
+        found = mistakes(f'spool = "{spool}"\nspool_file = "{tmp_path}/url"')
+        assert "not both" in found["spool_file"].advice
+
+
+NO_PLACES = [
+    (f"mysql://jo:{SECRET}@db.example/x", f"mysql://{MASK}@db.example/x", "write postgresql://"),
+    (f"postgresql://jo:{SECRET}@[db.example/x", f"postgresql://{MASK}", "write postgresql://"),
+    (f"postgresql://jo:{SECRET}/@db.example:port/x", f"postgresql://{MASK}", "write postgresql://"),
+    (f"postgresql://jo:{SECRET}", f"postgresql://{MASK}", "write postgresql://"),
+    (f"{URL}?sslmode={SECRET}", f"postgresql://{MASK}@db.example:5432/apptrack", "sslmode in the URL must be one of"),
+    (f"{URL}?target_session_attrs=x", f"postgresql://{MASK}@db.example:5432/apptrack", "target_session_attrs"),
+    (f"{URL}?sslrootcert=/no/{SECRET}", f"postgresql://{MASK}@db.example:5432/apptrack", "sslrootcert in the URL"),
+    ("/srv/spool.sqlite3", MASK, 'write "sqlite"'),
+    (SECRET, MASK, 'write "sqlite"'),
+]
+
+
+@pytest.mark.parametrize(("written", "shown", "advice"), NO_PLACES)
+def test_what_can_be_no_spool_is_a_mistake_and_shows_no_password(
+    mistakes: Mistakes, tmp_path: Path, written: str, shown: str, advice: str
+) -> None:
+    problem = mistakes(f'spool = "{written}"')["spool"]
+    assert problem.value.startswith(f"'{shown}") and problem.advice.startswith(advice)
+    (tmp_path / "url").write_text(written)
+    in_file = mistakes(f'spool_file = "{tmp_path}/url"')["spool_file"]
+    assert in_file.value.startswith(f"'{shown}") and in_file.advice.startswith(advice)
+    assert SECRET not in f"{problem} {in_file}"
+
+
+def test_a_certificate_must_be_there_to_verify_with(
+    mistakes: Mistakes, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PGSSLROOTCERT", raising=False)
+    assert "sslrootcert" in mistakes(f'spool = "{URL}?sslmode=verify-full"')["spool"].advice
+    (tmp_path / "ca.pem").touch()
+    assert configure(f'spool = "{URL}?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem"').spool_url
+    (tmp_path / ".postgresql").mkdir()
+    (tmp_path / ".postgresql" / "root.crt").touch()
+    assert configure(f'spool = "{URL}?sslmode=verify-ca"').spool_url

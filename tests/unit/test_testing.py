@@ -10,8 +10,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from apptrack_ingest import Accepted, Application, Rejected, Verdict
-from apptrack_ingest.testing import A_PDF, HandlerContract, Held, a_document, an_application, an_email
+from apptrack_ingest import Accepted, Application, Person, Rejected, Verdict
+from apptrack_ingest.testing import (
+    A_PDF,
+    ForgettingContract,
+    HandlerContract,
+    Held,
+    a_document,
+    an_application,
+    an_email,
+)
 
 
 def parsed(raw: bytes) -> EmailMessage:
@@ -151,3 +159,85 @@ def test_every_test_of_the_suite_is_proved_above() -> None:
     (marks,) = (mark for mark in test_the_suite_catches.pytestmark)
     proved = {f"test_{test}" for test, _ in marks.args[1]}
     assert proved == {name for name in dir(HandlerContract) if name.startswith("test_")}
+
+
+# --- the same for handlers that forget ----------------------------------------------------------------------------------
+
+
+class Forgetful(Bad):
+    """Keeps one candidate of each applicant but for the `blocked`, and forgets as `drop` does."""
+
+    def __init__(self, drop: "Callable[[Forgetful, Person], int]") -> None:
+        super().__init__(self._take)
+        self._drop = drop
+        self.blocked: set[str | None] = set()
+
+    def _take(self, held: list[Application], application: Application) -> Verdict:
+        if application.candidate.email in self.blocked:
+            return Rejected("never again")
+        held[:] = [each for each in held if each.applicant_id != application.applicant_id] + [application]
+        return Accepted()
+
+    def forget(self, person: Person) -> int:
+        return self._drop(self, person)
+
+    def drop(self, known: Callable[[Application], bool]) -> int:
+        left = [each for each in self.held if not known(each)]
+        erased, self.held[:] = len(self.held) - len(left), left
+        return erased
+
+
+def forgets_by_id_alone(ats: Forgetful, person: Person) -> int:
+    return ats.drop(lambda each: each.applicant_id in person.applicant_ids)
+
+
+def forgets_everybody(ats: Forgetful, person: Person) -> int:
+    return ats.drop(lambda each: True)
+
+
+def minds_capitals(ats: Forgetful, person: Person) -> int:
+    return ats.drop(lambda each: each.candidate.email == person.email)
+
+
+def pretends(ats: Forgetful, person: Person) -> int:
+    return 1
+
+
+def blocks_for_ever(ats: Forgetful, person: Person) -> int:
+    ats.blocked.add(person.email)
+    return minds_capitals(ats, person)
+
+
+class ForgettingSuite(ForgettingContract):
+    held: ClassVar[list[Application]]
+
+    def candidates(self) -> Sequence[Held]:
+        return [Held(each.applicant_id) for each in type(self).held]
+
+
+@pytest.mark.parametrize(
+    ("test", "drop"),
+    [
+        ("a_person_is_forgotten_and_nobody_else", forgets_everybody),
+        ("a_person_is_forgotten_and_nobody_else", pretends),
+        ("a_person_is_found_by_the_address_alone", forgets_by_id_alone),
+        ("a_person_is_found_by_the_address_alone", minds_capitals),
+        ("one_who_was_forgotten_can_apply_again", blocks_for_ever),
+    ],
+)
+def test_the_forgetting_suite_catches(test: str, drop: Any) -> None:
+    handler = Forgetful(drop)
+    ForgettingSuite.held = handler.held
+    with pytest.raises(AssertionError):
+        getattr(ForgettingSuite(), f"test_{test}")(handler)
+
+
+def test_every_test_of_the_forgetting_suite_is_proved_above() -> None:
+    (marks,) = (mark for mark in test_the_forgetting_suite_catches.pytestmark)
+    proved = {f"test_{test}" for test, _ in marks.args[1]}
+    assert proved == {name for name in vars(ForgettingContract) if name.startswith("test_")}
+
+
+def test_a_handler_without_the_hook_is_told_of_the_other_suite() -> None:
+    with pytest.raises(AssertionError, match="use HandlerContract"):
+        ForgettingSuite().test_one_who_was_forgotten_can_apply_again(Bad(keeps_the_first))

@@ -1,5 +1,6 @@
 """The spool on PostgreSQL: a small pool of connections, claims with SKIP LOCKED, NOTIFY as a hint."""
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -14,7 +15,6 @@ from apptrack_ingest.spool.contract import (
     Facts,
     Filter,
     Load,
-    Pause,
     Reaped,
     ReportClaim,
     ReportSettlement,
@@ -22,7 +22,8 @@ from apptrack_ingest.spool.contract import (
     Story,
     Summary,
 )
-from apptrack_ingest.spool.postgres import bodies, counts, hand_off, messages, people, reports, untrusted
+from apptrack_ingest.spool.postgres import bodies, counts, hand_off, marks, messages, pauses, people, reports, untrusted
+from apptrack_ingest.spool.postgres.decisions import Decisions
 from apptrack_ingest.spool.postgres.door import Door, Options, Statements
 from apptrack_ingest.spool.postgres.hints import Hints, tell
 
@@ -33,7 +34,7 @@ def open_spool(url: str, *, clock: Callable[[], float] = time.time, options: Opt
     return PostgresSpool(url, clock, options or Options())
 
 
-class PostgresSpool:
+class PostgresSpool(Decisions):
     """The spool contract on PostgreSQL; see `contract.Spool` for every method's meaning.
 
     Any number of processes on any number of machines may use one database. An object belongs to one event loop.
@@ -47,7 +48,7 @@ class PostgresSpool:
 
     async def prepare(self) -> None:
         """Connects and takes missing migrations; raises SpoolUnavailable or SpoolError where that cannot be done."""
-        await self._door.ask(reports.pauses)
+        await self._door.ask(pauses.pauses)
 
     # -- receive
 
@@ -66,13 +67,21 @@ class PostgresSpool:
         lease: float,
         limit: int,
         room: Mapping[str, int] | None = None,
+        untrusted: int | None = None,
         solo: bool = False,
     ) -> list[Claim]:
         taken: list[Claim] = []
 
         async def take(statements: Statements) -> list[Claim]:
             taken[:] = await hand_off.claim(
-                statements, worker=worker, now=now, lease=lease, limit=limit, room=room or {}, solo=solo
+                statements,
+                worker=worker,
+                now=now,
+                lease=lease,
+                limit=limit,
+                room=room or {},
+                untrusted=untrusted,
+                solo=solo,
             )
             return taken
 
@@ -173,24 +182,14 @@ class PostgresSpool:
     async def settle_report(self, claim: ReportClaim, settlement: ReportSettlement, *, now: float) -> ReportState:
         return await self._door.change(lambda s: reports.settle(s, claim, settlement, now=now))
 
-    async def pause(self, pause: Pause) -> None:
-        await self._door.change(lambda s: reports.pause(s, pause))
-
-    async def resume(self, account: str) -> bool:
-        async def end(statements: Statements) -> bool:
-            ended = await reports.resume(statements, account)
-            await tell(statements)
-            return ended
-
-        return await self._door.change(end)
-
-    async def pauses(self) -> list[Pause]:
-        return await self._door.ask(reports.pauses)
-
     # -- both
 
-    async def next_due(self, *, now: float, accounts: Collection[str]) -> Due:
-        return await self._door.ask(lambda s: counts.next_due(s, now=now, accounts=accounts))
+    async def next_due(
+        self, *, now: float, accounts: Collection[str], full: Collection[str] = (), untrusted: bool = True
+    ) -> Due:
+        return await self._door.ask(
+            lambda s: counts.next_due(s, now=now, accounts=accounts, full=full, untrusted=untrusted)
+        )
 
     def listen(self, wake: Callable[[], None]) -> None:
         self._hints.listen(wake)
@@ -221,30 +220,43 @@ class PostgresSpool:
         await self._door.change(drop)
 
     async def update_facts(self, application_id: int, facts: Facts, applicant_id: int | None) -> None:
-        await self._door.change(lambda s: hand_off.keep_facts(s, application_id, facts, applicant_id))
+        await self._door.change(lambda s: people.update_facts(s, application_id, facts, applicant_id))
 
     async def find(self, wanted: Filter) -> list[Summary]:
         return await self._door.ask(lambda s: people.find(s, wanted))
+
+    async def count(self, wanted: Filter) -> int:
+        return await self._door.ask(lambda s: people.count(s, wanted))
 
     async def story(self, application_id: int) -> Story:
         return await self._door.look(lambda s: people.story(s, application_id))
 
     async def backlog(self) -> Backlog:
-        return await self._door.look(counts.backlog)
+        backlog = await self._door.look(lambda s: counts.backlog(s, now=self._clock()))
+        await self._sum_up()
+        return backlog
 
     async def load(self) -> Load:
-        return await self._door.ask(untrusted.load)
+        load = await self._door.ask(untrusted.load)
+        await self._sum_up()
+        return load
+
+    async def _sum_up(self) -> None:
+        with contextlib.suppress(SpoolUnavailable):
+            await self._door.ask(counts.sum_up)
 
     async def mark(self, key: str) -> float | None:
-        row = await self._door.ask(lambda s: s.one("SELECT at FROM marks WHERE key = :key", key=key))
-        return float(row["at"]) if row is not None else None
+        return await self._door.ask(lambda s: marks.get(s, key))
 
     async def set_mark(self, key: str, at: float) -> None:
-        upsert = "INSERT INTO marks (key, at) VALUES (:key, :at) ON CONFLICT (key) DO UPDATE SET at = excluded.at"
-        await self._door.ask(lambda s: s.run(upsert, key=key, at=at))
+        await self._door.ask(lambda s: marks.put(s, key, at))
+
+    async def take_mark(self, key: str, at: float, *, after: float) -> bool:
+        return await self._door.ask(lambda s: marks.take(s, key, at, after=after))
 
     async def erase_finished(self, *, before: float, limit: int) -> int:
         now = self._clock()
+        await self._sum_up()
         return await self._door.change(lambda s: messages.erase_finished(s, before=before, limit=limit, now=now))
 
     async def discard_untrusted(self, *, before: float, limit: int, now: float) -> int:

@@ -1,6 +1,7 @@
 """The one way to the database: a small pool of connections, transactions, and every fault told as SpoolUnavailable."""
 
 import asyncio
+import errno
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -12,8 +13,9 @@ from urllib.parse import parse_qsl, urlsplit
 import asyncpg
 
 from apptrack_ingest.errors import SpoolError, SpoolUnavailable
+from apptrack_ingest.settings.spool_url import problem_of
 from apptrack_ingest.spool import rows
-from apptrack_ingest.spool.postgres.migrations import prepare
+from apptrack_ingest.spool.postgres.migrations import prepare, version_of
 
 T = TypeVar("T")
 Record: TypeAlias = asyncpg.Record
@@ -46,6 +48,12 @@ class Options:
             "tcp_keepalives_count": "3",
             # Compiling costs more than any of our statements takes.
             "jit": "off",
+            # So does planning: every statement has the one index it is written for, whatever its values, and however few
+            # rows there were when the server last counted them.
+            "plan_cache_mode": "force_generic_plan",
+            "enable_seqscan": "off",
+            "enable_hashjoin": "off",
+            "enable_mergejoin": "off",
         }
 
 
@@ -54,19 +62,10 @@ def _milliseconds(seconds: float) -> str:
 
 
 def checked(url: str) -> str:
-    """The URL, if it can be read; SpoolError, which repeats nothing of it, if not (a password may stand anywhere in it)."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme not in ("postgresql", "postgres"):
-            raise ValueError("another scheme")
-        for place in parts.netloc.rpartition("@")[2].split(","):
-            _ = urlsplit(f"//{place}").port
-        parse_qsl(parts.query, strict_parsing=bool(parts.query))
-    except ValueError:
-        raise SpoolError(
-            "the spool's URL cannot be read; write postgresql://user:password@host:5432/database, with the characters"
-            " :/?#[]@% of user and password percent-encoded"
-        ) from None
+    """The URL, if it can be one; SpoolError, which repeats nothing of it, if not (a password may stand anywhere in it)."""
+    problem = problem_of(url)
+    if problem is not None:
+        raise SpoolError(f"the spool's URL cannot be used; {problem}")
     return url
 
 
@@ -92,7 +91,7 @@ def storable(value: Any) -> Any:
 class Statements:
     """Runs statements on one connection; their values have names, `:name`, and any text of them can be kept."""
 
-    def __init__(self, connection: Proxy) -> None:
+    def __init__(self, connection: "Proxy | asyncpg.Connection[Any]") -> None:
         self._connection = connection
 
     async def all(self, sql: str, **values: object) -> list[Record]:
@@ -146,7 +145,16 @@ _TELLING = ("08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "X
 
 def unavailable(error: BaseException) -> SpoolUnavailable:
     """The error without anything that may hold a password or a candidate's data."""
-    return SpoolUnavailable(f"PostgreSQL: {_words(error)}")
+    return SpoolUnavailable(f"PostgreSQL: {_words(error)}", code=_code(error))
+
+
+def _code(error: BaseException) -> str:
+    """What it is, in one word, for the log."""
+    if isinstance(error, TimeoutError):
+        return "no-answer-in-time"
+    named = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
+    # A name with several addresses, none of which could be reached, is an OSError without a number.
+    return named or ("no-connection" if type(error) is OSError else type(error).__name__)
 
 
 def _words(error: BaseException) -> str:
@@ -174,6 +182,18 @@ async def connect(url: str, options: Options) -> "asyncpg.Connection[Any]":
     )
 
 
+async def version_at(url: str, options: Options | None = None) -> tuple[int, int]:
+    """The schema in the database of a URL, as `migrations.version_of` tells it; nothing is made there."""
+    try:
+        connection = await connect(checked(url), options or Options())
+        try:
+            return await version_of(connection)
+        finally:
+            await connection.close(timeout=1.0)
+    except (*FAULTS, ValueError, LookupError) as error:
+        raise unavailable(error) from None
+
+
 def _attributes(url: str) -> Any:
     """Of several hosts the one that can be written to, and never a standby, unless the URL says otherwise."""
     asked = dict(parse_qsl(urlsplit(url).query)).get("target_session_attrs")
@@ -183,6 +203,17 @@ def _attributes(url: str) -> Any:
 @dataclass(slots=True)
 class _Job:
     begun: bool = False
+
+
+async def _again(work: Callable[[], Awaitable[T]]) -> T:
+    """Does it, again after an error of which nothing was kept."""
+    for left in reversed(range(TRIES)):
+        try:
+            return await work()
+        except _AGAIN:
+            if not left:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 async def _nothing_to_reset(_: object) -> None:
@@ -202,8 +233,8 @@ class Door:
         self._closed = False
 
     async def ask(self, operation: Operation[T]) -> T:
-        """Runs an operation whose statements commit each by itself."""
-        return await self._do(lambda connection: operation(Statements(connection)))
+        """Runs an operation whose one statement commits by itself, again after a deadlock; several only read."""
+        return await self._do(lambda connection: _again(lambda: operation(Statements(connection))))
 
     async def look(self, operation: Operation[T]) -> T:
         """Runs an operation that only reads, all of it at one moment's state."""
@@ -217,17 +248,11 @@ class Door:
     async def change(self, operation: Operation[T]) -> T:
         """Runs an operation in one transaction, again after a deadlock."""
 
-        async def work(connection: Proxy) -> T:
-            for left in reversed(range(TRIES)):
-                try:
-                    async with _transaction(connection) as statements:
-                        return await operation(statements)
-                except _AGAIN:
-                    if not left:
-                        raise
-            raise AssertionError("the last try returns or raises")
+        async def once(connection: Proxy) -> T:
+            async with _transaction(connection) as statements:
+                return await operation(statements)
 
-        return await self._do(work)
+        return await self._do(lambda connection: _again(lambda: once(connection)))
 
     async def close(self) -> None:
         """Waits for what is under way and lets go of the connections."""
@@ -278,12 +303,16 @@ class Door:
             async with asyncio.timeout(self._options.free_timeout):
                 await self._free.acquire()
         except TimeoutError:
-            raise SpoolUnavailable(f"all {self._options.connections} connections to PostgreSQL are busy") from None
+            text = f"all {self._options.connections} connections to PostgreSQL are busy"
+            raise SpoolUnavailable(text, code="connections-busy") from None
         try:
             pool = self._pool = self._pool or await self._make_pool()
             try:
                 connection = await pool.acquire()
-            except ValueError as error:  # what asyncpg finds in the URL, or Python in the host's name
+            except (
+                ValueError,
+                LookupError,
+            ) as error:  # what asyncpg finds in the URL, Python in a host's or user's name
                 raise unavailable(error) from None
             try:
                 yield connection

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from apptrack_ingest.errors import LeaseLost
 from apptrack_ingest.lifecycle import after, is_crash_loop, report_of
@@ -10,44 +11,57 @@ from apptrack_ingest.model import AttemptKind, HeldReason, State
 from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Reaped, Settlement
 from apptrack_ingest.spool.postgres import reports
 from apptrack_ingest.spool.postgres.door import Record, Statements
+from apptrack_ingest.spool.postgres.picking import SPARE, pick
 from apptrack_ingest.spool.rows import claim_of, delivered_in
+from apptrack_ingest.spool.turns import Share
 
-# An application waits for older ones of its applicant, and for a younger one under way: a person can set an older one
-# going again while its successor is being worked on.
-FREE = """
-a.state = 'received' AND NOT a.in_attempt
-  AND NOT EXISTS (SELECT 1 FROM applications o
-                  WHERE o.account = a.account AND o.applicant_id = a.applicant_id AND o.state = 'received'
-                    AND (o.id < a.id OR o.in_attempt))
-"""
+FRONT = "a.state = 'received' AND NOT a.in_attempt AND NOT a.behind"
+"""What stands in front of its applicant's line (flat.LINES) and is not in work; the words are those of the index."""
+
+# Two that came in at the same moment may both be in front; and a person can set an older one going again while its
+# successor is being worked on.
+FREE = f"""
+{FRONT} AND NOT EXISTS (
+    SELECT 1 FROM applications o WHERE o.account = a.account AND o.applicant_id = a.applicant_id
+      AND o.state = 'received' AND o.id < a.id)
+AND NOT EXISTS (
+    SELECT 1 FROM applications o WHERE o.account = a.account AND o.applicant_id = a.applicant_id AND o.in_attempt)
+"""  # noqa: S608 - only our own constants
 
 # The accounts that have something waiting, each found by one step into the index: however much waits for one of them, it is
 # not in the way of the others.
-QUEUES = """
+QUEUES = f"""
 WITH RECURSIVE queues AS (
-    (SELECT coalesce(w.account, '') AS account FROM applications w WHERE w.state = 'received' AND NOT w.in_attempt
-     ORDER BY coalesce(w.account, '') LIMIT 1)
+    (SELECT coalesce(a.account, '') AS account FROM applications a WHERE {FRONT} ORDER BY coalesce(a.account, '') LIMIT 1)
     UNION ALL
-    SELECT (SELECT coalesce(w.account, '') FROM applications w
-            WHERE w.state = 'received' AND NOT w.in_attempt AND coalesce(w.account, '') > q.account
-            ORDER BY coalesce(w.account, '') LIMIT 1)
+    SELECT (SELECT coalesce(a.account, '') FROM applications a WHERE {FRONT} AND coalesce(a.account, '') > q.account
+            ORDER BY coalesce(a.account, '') LIMIT 1)
     FROM queues q WHERE q.account IS NOT NULL
 )
-"""
+"""  # noqa: S608 - only our own constants
 
 FIRST_FREE = f"""
 SELECT a.id, a.due_at FROM applications a
-WHERE coalesce(a.account, '') = q.account AND {FREE}
+WHERE coalesce(a.account, '') = q.account AND (a.trusted OR a.vouched)::integer = b.believed AND {FREE}
 """  # noqa: S608 - only our own constants
 
 _CLAIMABLE = f"""
-{QUEUES}
-SELECT c.id, q.account FROM queues q CROSS JOIN LATERAL (
+{QUEUES}, open AS (
+    SELECT q.account FROM queues q WHERE q.account IS NOT NULL AND NOT q.account = ANY(:full::text[])
+      AND NOT EXISTS (SELECT 1 FROM pauses p WHERE p.account = q.account AND p.stage = 'hand-off'
+                      AND (p.until IS NULL OR p.until > :now))
+), busy AS (
+    SELECT coalesce(w.account, '') AS account, count(*) AS number FROM applications w WHERE w.in_attempt GROUP BY 1
+), looked AS (
+    SELECT greatest(2, :looked::integer / greatest(count(*), 1)) AS depth FROM open
+)
+SELECT c.id, q.account, c.due_at, b.believed, coalesce(busy.number, 0) AS busy, (SELECT depth FROM looked) AS depth
+FROM open q LEFT JOIN busy ON busy.account = q.account
+CROSS JOIN unnest(:believed::integer[]) b (believed) CROSS JOIN LATERAL (
     {FIRST_FREE} AND least(a.crashes, 1) = :solo AND a.due_at <= :now AND NOT a.id = ANY(:had)
-    ORDER BY a.due_at, a.id LIMIT :limit
+    ORDER BY a.due_at, a.id LIMIT (SELECT depth FROM looked)
 ) c
-WHERE q.account IS NOT NULL AND NOT q.account = ANY(:full::text[])
-ORDER BY c.due_at, c.id LIMIT :limit
+ORDER BY b.believed DESC, c.due_at, c.id
 """  # noqa: S608 - only our own constants
 
 # Whose row another claimer holds is left to it; and so is an applicant of whom another claimer is just taking an
@@ -72,11 +86,8 @@ WITH taken AS (
     INSERT INTO attempts (application_id, kind, number, token, worker, started_at)
     SELECT id, '{AttemptKind.HAND_OFF}', attempts, lease_token, :worker, :now FROM taken
 )
-SELECT * FROM taken ORDER BY due_at, id
+SELECT taken.*, (SELECT size FROM messages WHERE messages.id = message_id) AS size FROM taken
 """  # noqa: S608 - only our own constants
-
-SPARE = 3
-"""How many times the wanted number of applications is looked at: some may be another claimer's by then."""
 
 
 async def claim(
@@ -86,71 +97,30 @@ async def claim(
     now: float,
     lease: float,
     limit: int,
-    room: Mapping[str, int],
-    solo: bool,
+    room: Mapping[str, int] = MappingProxyType({}),
+    untrusted: int | None = None,
+    solo: bool = False,
 ) -> list[Claim]:
-    """Takes due applications, oldest due first, and counts an attempt of each; in one transaction, side by side with any
-    number of other claimers, none of whom ever waits for another."""
-    picking = _Picking(dict(room), min(limit, 1) if solo else limit)
-    looked = picking.limit * SPARE
-    while picking.wanted > 0:
-        values = {"now": now, "solo": int(solo), "full": picking.full, "had": picking.locked, "limit": looked}
-        rows = await statements.all(_CLAIMABLE, **values)
-        await picking.lock(statements, rows)
-        # Looked again only when an account's room cut this look short: others may stand behind it.
-        if not picking.cut_short or len(rows) < looked:
-            break
-    if not picking.locked:
+    """Takes due applications and counts an attempt of each, the accounts by turns; in one transaction, side by side with
+    any number of other claimers, none of whom ever waits for another."""
+
+    async def look(share: Share, had: list[int]) -> list[Record]:
+        believed = [1] if share.untrusted is not None and share.untrusted <= 0 else [1, 0]
+        wanted = {"now": now, "solo": int(solo), "full": share.full(), "believed": believed, "had": had}
+        return await statements.all(_CLAIMABLE, **wanted, looked=share.limit * SPARE)
+
+    async def lock(ids: list[int]) -> list[Record]:
+        return await statements.all(_LOCK, ids=ids)
+
+    locked = await pick(look, lock, Share(min(limit, 1) if solo else limit, {}, room, untrusted))
+    if not locked:
         return []
-    values = {"ids": picking.locked, "worker": worker, "now": now, "until": now + lease}
-    taken = await statements.all(_TAKE, **values)
+    rows = await statements.all(_TAKE, ids=locked, worker=worker, now=now, until=now + lease)
+    taken = sorted(rows, key=lambda row: locked.index(row["id"]))
     return [
         claim_of(row, token=row["lease_token"], attempt=row["attempts"], series_from=row["series_from"])
         for row in taken
     ]
-
-
-class _Picking:
-    """Locks as many applications as are wanted and as there is room for, and not one more: what is locked in vain is
-    hidden from the other claimers."""
-
-    def __init__(self, left: dict[str, int], limit: int) -> None:
-        self.left = left
-        self.limit = limit
-        self.locked: list[int] = []
-        self.cut_short = False
-
-    @property
-    def wanted(self) -> int:
-        return self.limit - len(self.locked)
-
-    @property
-    def full(self) -> list[str]:
-        return [account for account, free in self.left.items() if free <= 0]
-
-    async def lock(self, statements: Statements, rows: list[Record]) -> None:
-        """Goes through the rows in their order; each that cannot be had makes room for a later one."""
-        self.cut_short, waiting = False, list(rows)
-        while chosen := self._choose(waiting):
-            ids = [row["id"] for row in chosen]
-            got = {row["id"] for row in await statements.all(_LOCK, ids=ids)}
-            self.locked += [number for number in ids if number in got]
-            for row in chosen:
-                waiting.remove(row)
-                if row["id"] in got and row["account"] in self.left:
-                    self.left[row["account"]] -= 1
-        self.cut_short = self.wanted > 0 and bool(waiting)
-
-    def _choose(self, waiting: list[Record]) -> list[Record]:
-        left = dict(self.left)
-        chosen: list[Record] = []
-        for row in waiting:
-            account = row["account"]
-            if len(chosen) < self.wanted and left.get(account, 1) > 0:
-                chosen.append(row)
-                if account in left:
-                    left[account] -= 1
-        return chosen
 
 
 async def renew(statements: Statements, claims: Collection[Claim], until: float) -> set[tuple[int, int]]:

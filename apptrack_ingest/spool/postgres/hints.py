@@ -74,7 +74,7 @@ class Hints:
         pause = FIRST_PAUSE
         while not self._closing or self._unsent:
             # Whatever a connection dies of, hints must go on when it is over; asyncpg tells some of it as a ValueError.
-            with contextlib.suppress(*FAULTS, ValueError):
+            with contextlib.suppress(*FAULTS, ValueError, LookupError):
                 connection = await connect(self._url, self._options)
                 try:
                     pause = FIRST_PAUSE

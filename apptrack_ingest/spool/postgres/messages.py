@@ -54,7 +54,7 @@ async def put(statements: Statements, message: Message, arrivals: Sequence[Arriv
 
 
 _ERASABLE = f"""
-m.erased_at IS NULL AND m.received_at < :before
+m.erased_at IS NULL AND m.finished_at < :before AND m.received_at < :before
   AND NOT EXISTS (SELECT 1 FROM applications a WHERE a.message_id = m.id
                   AND (a.state NOT IN ({", ".join(f"'{state}'" for state in sorted(FINISHED))}) OR a.settled_at >= :before))
   AND NOT EXISTS (SELECT 1 FROM applications a JOIN reports r ON r.application_id = a.id WHERE a.message_id = m.id
@@ -62,7 +62,7 @@ m.erased_at IS NULL AND m.received_at < :before
 """  # noqa: S608 - only our own constants
 
 _LOCK_ERASABLE = f"""
-SELECT m.id FROM messages m WHERE {_ERASABLE} ORDER BY m.received_at, m.id LIMIT :limit FOR UPDATE SKIP LOCKED
+SELECT m.id FROM messages m WHERE {_ERASABLE} ORDER BY m.finished_at, m.id LIMIT :limit FOR UPDATE SKIP LOCKED
 """  # noqa: S608 - only our own constants
 
 _STILL_ERASABLE = f"SELECT m.id FROM messages m WHERE m.id = ANY(:ids) AND {_ERASABLE}"  # noqa: S608

@@ -2,51 +2,40 @@
 
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import HeldReason, State
-from apptrack_ingest.spool.contract import Action, Filter, Story, Summary
-from apptrack_ingest.spool.postgres import reports
+from apptrack_ingest.spool import finding
+from apptrack_ingest.spool.contract import Action, Facts, Filter, Story, Summary
+from apptrack_ingest.spool.finding import Dialect
+from apptrack_ingest.spool.postgres import hand_off, reports
 from apptrack_ingest.spool.postgres.door import Statements
-from apptrack_ingest.spool.rows import decided, no_application, story_of, summary_in
+from apptrack_ingest.spool.rows import decided, must_be_kept, no_application, story_of, summary_in
 
-_SUMMARY = """
-SELECT * FROM (SELECT a.*,
-    (SELECT r.state FROM reports r WHERE r.application_id = a.id ORDER BY r.id DESC LIMIT 1) AS report
-FROM applications a) a
-"""
-
-_CONDITIONS = {
-    "states": "a.state = ANY(:states::text[])",
-    "reasons": "a.reason = ANY(:reasons::text[])",
-    "report_states": "a.report = ANY(:report_states::text[])",
-    "candidate": "strpos(a.candidate_folded, :candidate) > 0",
-    "account": "a.account = :account",
-    "applicant_id": "a.applicant_id = :applicant_id",
-    "client_reference": "a.client_reference = :client_reference",
-    "since": "a.received_at >= :since",
-    "before_id": "a.id < :before_id",
-}
+_DIALECT = Dialect(
+    "strpos(a.candidate_folded, :candidate) > 0",
+    less={
+        "applications_by_account": 1,
+        "applications_by_state": 2,
+        "applications_by_portal": 3,
+        "applications_by_reason": 4,
+        "applications_by_account_and_reason": 5,
+        "applications_by_client_reference": 6,
+        "reports_by_account": 1,
+        "reports_by_state": 2,
+    },
+    late=1000,
+)
 
 
 async def find(statements: Statements, wanted: Filter) -> list[Summary]:
     """The applications that match, newest first."""
-    given: dict[str, object] = {
-        "states": list(wanted.states) or None,
-        "reasons": list(wanted.reasons) or None,
-        "report_states": list(wanted.report_states) or None,
-        "candidate": wanted.candidate.casefold() if wanted.candidate else None,
-        "account": wanted.account,
-        "applicant_id": wanted.applicant_id,
-        "client_reference": wanted.client_reference,
-        "since": wanted.since,
-        "before_id": wanted.before_id,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
-    where = " AND ".join(_CONDITIONS[name] for name in values) or "true"
-    rows = await statements.all(
-        f"{_SUMMARY} WHERE {where} ORDER BY a.id DESC LIMIT :limit",
-        **values,
-        limit=wanted.limit,
-    )
-    return [summary_in(row) for row in rows]
+    sql, values = finding.page(wanted, _DIALECT)
+    return [summary_in(row) for row in await statements.all(sql, **values)]
+
+
+async def count(statements: Statements, wanted: Filter) -> int:
+    """How many match, whatever the limit."""
+    sql, values = finding.number(wanted, _DIALECT)
+    row = await statements.one(sql, **values)
+    return int(row["number"]) if row is not None else 0
 
 
 _HISTORY = (
@@ -58,7 +47,7 @@ _HISTORY = (
 
 async def story(statements: Statements, application_id: int) -> Story:
     """Everything known of one application."""
-    row = await statements.one(f"{_SUMMARY} WHERE a.id = :id", id=application_id)
+    row = await statements.one(f"{finding.SUMMARY} FROM applications a WHERE a.id = :id", id=application_id)
     if row is None:
         raise no_application(application_id)
     message = await statements.one("SELECT * FROM messages WHERE id = :id", id=row["message_id"])
@@ -67,21 +56,31 @@ async def story(statements: Statements, application_id: int) -> Story:
     return story_of(row, message, attempts, sent, actions)
 
 
-async def record(statements: Statements, application_id: int, at: float, actor: str, action: str, note: str) -> None:
+async def record(
+    statements: Statements,
+    application_id: int,
+    at: float,
+    actor: str,
+    action: str,
+    note: str,
+    order_id: int | None = None,
+) -> None:
     """Keeps who did what, when and why."""
     await statements.run(
-        "INSERT INTO actions (application_id, at, actor, action, note) VALUES (:id, :at, :actor, :action, :note)",
+        "INSERT INTO actions (application_id, at, actor, action, note, order_id)"
+        " VALUES (:id, :at, :actor, :action, :note, :order_id)",
         id=application_id,
         at=at,
         actor=actor,
         action=action,
         note=note,
+        order_id=order_id,
     )
 
 
 # The message is locked first, and always before its applications: who erases it holds it, and looks again behind the lock.
 _LOCK_MESSAGE = """
-SELECT m.erased_at FROM messages m WHERE m.id = (SELECT message_id FROM applications WHERE id = :id) FOR UPDATE
+SELECT m.id, m.erased_at FROM messages m WHERE m.id = (SELECT message_id FROM applications WHERE id = :id) FOR UPDATE
 """
 
 
@@ -94,16 +93,22 @@ async def act(statements: Statements, application_id: int, action: Action, *, no
         " WHERE a.id = :id FOR UPDATE OF a",
         id=application_id,
     )
-    assert row is not None, "applications are never deleted"
+    assert row is not None, "no application goes while its message is locked"
     state = decided(row, action)
     if state is State.RECEIVED:
         await _set_going(statements, application_id, action, now)
     else:
         await _set_aside(statements, application_id, action, state, now)
-    await record(statements, application_id, now, action.actor, action.event, action.note)
+    await record(statements, application_id, now, action.actor, action.event, action.note, action.order_id)
     if action.report is not None:
         await reports.insert(statements, application_id, action.report, now)
     return state
+
+
+async def update_facts(statements: Statements, application_id: int, facts: Facts, applicant_id: int | None) -> None:
+    """Replaces what was derived from the mail, unless that was erased meanwhile."""
+    must_be_kept(await statements.one(_LOCK_MESSAGE, id=application_id), application_id)
+    await hand_off.keep_facts(statements, application_id, facts, applicant_id)
 
 
 _SET_GOING = """

@@ -4,9 +4,11 @@ from collections.abc import Collection
 
 from apptrack_ingest.errors import LeaseLost
 from apptrack_ingest.model import AttemptKind, Report, ReportState
-from apptrack_ingest.spool.contract import Pause, ReportClaim, ReportSettlement
-from apptrack_ingest.spool.postgres.door import Statements
+from apptrack_ingest.spool.contract import ReportClaim, ReportSettlement
+from apptrack_ingest.spool.postgres.door import Record, Statements
+from apptrack_ingest.spool.postgres.picking import SPARE, pick
 from apptrack_ingest.spool.rows import ended_badly, report_claim_of
+from apptrack_ingest.spool.turns import Share
 
 # Two outcomes of one applicant at once (an attempt's, and a person's on another application) would not see each other's
 # report, and both would be sent; so the second waits for the first one's commit.
@@ -57,19 +59,36 @@ r.state = 'due' AND NOT r.in_attempt
 
 FIRST_DUE = f"""
 SELECT greatest(first.due_at, p.until) FROM unnest(:accounts::text[]) wanted (account)
-LEFT JOIN pauses p ON p.account = wanted.account
+LEFT JOIN pauses p ON p.account = wanted.account AND p.stage = 'report'
 CROSS JOIN LATERAL (SELECT r.due_at FROM reports r WHERE r.account = wanted.account AND {_FREE}
                     ORDER BY r.due_at, r.id LIMIT 1) first
+WHERE p.account IS NULL OR p.until IS NOT NULL
 """  # noqa: S608 - only our own constants
 
 _CLAIMABLE = f"""
-SELECT first.id FROM (SELECT DISTINCT account FROM unnest(:accounts::text[]) every (account)) wanted
-CROSS JOIN LATERAL (SELECT r.id, r.due_at FROM reports r
-                    WHERE r.account = wanted.account AND {_FREE} AND r.due_at <= :now
-                    ORDER BY r.due_at, r.id LIMIT :limit FOR UPDATE SKIP LOCKED) first
-WHERE NOT EXISTS (SELECT 1 FROM pauses p WHERE p.account = wanted.account AND p.until > :now)
-ORDER BY first.due_at, first.id LIMIT :limit
+WITH open AS (
+    SELECT DISTINCT wanted.account FROM unnest(:accounts::text[]) wanted (account)
+    WHERE NOT EXISTS (SELECT 1 FROM pauses p WHERE p.account = wanted.account AND p.stage = 'report'
+                      AND (p.until IS NULL OR p.until > :now))
+), busy AS (
+    SELECT w.account, count(*) AS number FROM reports w WHERE w.in_attempt GROUP BY 1
+), looked AS (
+    SELECT greatest(2, :looked::integer / greatest(count(*), 1)) AS depth FROM open
+)
+SELECT c.id, q.account, c.due_at, 1 AS believed, coalesce(busy.number, 0) AS busy, (SELECT depth FROM looked) AS depth
+FROM open q LEFT JOIN busy ON busy.account = q.account CROSS JOIN LATERAL (
+    SELECT r.id, r.due_at FROM reports r
+    WHERE r.account = q.account AND {_FREE} AND r.due_at <= :now AND NOT r.id = ANY(:had)
+    ORDER BY r.due_at, r.id LIMIT (SELECT depth FROM looked)
+) c
+ORDER BY c.due_at, c.id
 """  # noqa: S608 - only our own constants
+
+# Of one applicant at most one report is due at any time (`insert` sees to it), and none is put beside another under way but
+# by a commit that waited for that one's claim: the lock on the row is enough.
+_LOCK = """
+SELECT r.id FROM reports r WHERE r.id = ANY(:ids) AND r.state = 'due' AND NOT r.in_attempt FOR UPDATE SKIP LOCKED
+"""
 
 _TAKE = f"""
 WITH taken AS (
@@ -81,26 +100,28 @@ WITH taken AS (
     SELECT application_id, id, '{AttemptKind.REPORT}', attempts, lease_token, :worker, :now FROM taken
 )
 SELECT taken.*, a.received_at FROM taken JOIN applications a ON a.id = taken.application_id
-ORDER BY taken.due_at, taken.id
 """  # noqa: S608 - only our own constants
 
 
 async def claim(
     statements: Statements, *, worker: str, now: float, lease: float, limit: int, accounts: Collection[str]
 ) -> list[ReportClaim]:
-    """Takes due reports, oldest due first, and counts an attempt of each.
+    """Takes due reports and counts an attempt of each, the accounts by turns."""
 
-    Of one applicant at most one report is due at any time (`insert` sees to it), and none is put beside another under
-    way but by a commit that waited for that one's claim: the lock on the row is enough.
-    """
-    found = await statements.all(_CLAIMABLE, now=now, limit=limit, accounts=list(accounts))
-    if not found:
+    async def look(share: Share, had: list[int]) -> list[Record]:
+        return await statements.all(_CLAIMABLE, now=now, accounts=list(accounts), had=had, looked=share.limit * SPARE)
+
+    async def lock(ids: list[int]) -> list[Record]:
+        return await statements.all(_LOCK, ids=ids)
+
+    locked = await pick(look, lock, Share(limit, {}, {}))
+    if not locked:
         return []
-    ids = [row["id"] for row in found]
-    rows = await statements.all(_TAKE, ids=ids, worker=worker, now=now, until=now + lease)
+    rows = await statements.all(_TAKE, ids=locked, worker=worker, now=now, until=now + lease)
+    taken = sorted(rows, key=lambda row: locked.index(row["id"]))
     return [
         report_claim_of(row, token=row["lease_token"], attempt=row["attempts"], series_from=row["series_from"])
-        for row in rows
+        for row in taken
     ]
 
 
@@ -211,39 +232,3 @@ async def _ended_badly(statements: Statements, report_id: int) -> int:
     """The application's id of a report that is refused or failed, and that stays so until the commit."""
     row = await statements.one("SELECT application_id, state FROM reports WHERE id = :id FOR UPDATE", id=report_id)
     return ended_badly(row, report_id)
-
-
-# --- pauses ----------------------------------------------------------------------------------------------------------
-
-
-async def pause(statements: Statements, wanted: Pause) -> None:
-    """Pauses an account's reporting; a pause already there keeps its beginning."""
-    await statements.run(
-        "INSERT INTO pauses (account, reason, since, until, fingerprint)"
-        " VALUES (:account, :reason, :since, :until, :fingerprint)"
-        " ON CONFLICT (account) DO UPDATE SET reason = excluded.reason, until = excluded.until,"
-        " fingerprint = excluded.fingerprint",
-        account=wanted.account,
-        reason=wanted.reason,
-        since=wanted.since,
-        until=wanted.until,
-        fingerprint=wanted.fingerprint,
-    )
-
-
-async def resume(statements: Statements, account: str) -> bool:
-    """Ends a pause, and lets the account's reports go at once, with their whole schedule before them."""
-    ended = await statements.run("DELETE FROM pauses WHERE account = :account", account=account) == 1
-    if ended:
-        await statements.run(
-            "UPDATE reports SET due_at = created_at, series_from = NULL, series_base = attempts, refused_since = NULL"
-            " WHERE account = :account AND state = 'due' AND NOT in_attempt",
-            account=account,
-        )
-    return ended
-
-
-async def pauses(statements: Statements) -> list[Pause]:
-    """All pauses."""
-    rows = await statements.all("SELECT account, reason, since, until, fingerprint FROM pauses ORDER BY account")
-    return [Pause(*row) for row in rows]

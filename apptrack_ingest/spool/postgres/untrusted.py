@@ -7,17 +7,16 @@ from apptrack_ingest.spool.postgres import messages, people
 from apptrack_ingest.spool.postgres.door import Statements
 from apptrack_ingest.spool.rows import ACTOR, UNVOUCHED_NOTE
 
-_UNVOUCHED = "NOT a.trusted AND NOT a.vouched AND a.state IN ('received', 'held')"
-
-_LOAD = f"""
-SELECT (SELECT count(*) FROM applications WHERE state = 'received') AS waiting, count(*) AS messages,
-    coalesce(sum(size), 0)::bigint AS bytes
-FROM messages WHERE id IN (SELECT a.message_id FROM applications a WHERE {_UNVOUCHED})
-"""  # noqa: S608 - only our own constants
+_LOAD = """
+SELECT coalesce(sum(number) FILTER (WHERE subject = 'applications' AND state = 'received'), 0)::bigint AS waiting,
+    coalesce(sum(number) FILTER (WHERE subject = 'messages'), 0)::bigint AS messages,
+    coalesce(sum(bytes) FILTER (WHERE subject = 'messages'), 0)::bigint AS bytes
+FROM (SELECT * FROM tallies UNION ALL SELECT * FROM tally_changes) every
+"""
 
 _EXPIRED = f"""
 SELECT a.id, a.message_id FROM applications a
-WHERE {_UNVOUCHED} AND a.state = '{State.HELD}'
+WHERE NOT a.trusted AND NOT a.vouched AND a.state = '{State.HELD}'
   AND a.reason IN ('{HeldReason.UNTRUSTED}', '{HeldReason.NO_APPLICANT_ID}', '{HeldReason.INVALID_APPLICANT_ID}')
   AND a.received_at < :before
 """  # noqa: S608 - only our own constants
@@ -43,7 +42,7 @@ async def discard(statements: Statements, *, before: float, limit: int, now: flo
 
     It looks twice, as `messages.erase_finished` does: a person may decide otherwise between the look and the lock.
     """
-    found = await statements.all(f"{_EXPIRED} LIMIT :limit", before=before, limit=limit)
+    found = await statements.all(f"{_EXPIRED} ORDER BY a.received_at, a.id LIMIT :limit", before=before, limit=limit)
     locked = await statements.all(_LOCK, ids=sorted({row["message_id"] for row in found}))
     rows = await statements.all(
         f"{_EXPIRED} AND a.id = ANY(:ids) AND a.message_id = ANY(:message_ids) ORDER BY a.id",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from apptrack_ingest.errors import SpoolError, SpoolUnavailable
 from apptrack_ingest.model import Arrival, Backlog, Message, ReportState, State
@@ -21,7 +21,6 @@ from apptrack_ingest.spool.contract import (
     Facts,
     Filter,
     Load,
-    Pause,
     Reaped,
     ReportClaim,
     ReportSettlement,
@@ -29,12 +28,16 @@ from apptrack_ingest.spool.contract import (
     Story,
     Summary,
 )
-from apptrack_ingest.spool.rows import storable
-from apptrack_ingest.spool.sqlite import bodies, counts, hand_off, messages, people, reports, untrusted
-from apptrack_ingest.spool.sqlite.commit import GroupCommitter
+from apptrack_ingest.spool.sqlite import bodies, counts, hand_off, marks, messages, people, reports, space, untrusted
+from apptrack_ingest.spool.sqlite.around import Around, removed
+from apptrack_ingest.spool.sqlite.commit import GroupCommitter, code_of
+from apptrack_ingest.spool.sqlite.connection import connect
+from apptrack_ingest.spool.sqlite.decisions import Decisions
 from apptrack_ingest.spool.sqlite.filesystem import refuse_network_filesystem
 from apptrack_ingest.spool.sqlite.hints import Hints
-from apptrack_ingest.spool.sqlite.migrations import migrate
+from apptrack_ingest.spool.sqlite.migrations import migrate, version_of
+from apptrack_ingest.spool.sqlite.putting import Put, Puts
+from apptrack_ingest.spool.tables import COPYING, unfinished
 
 T = TypeVar("T")
 
@@ -43,10 +46,16 @@ BUSY_SECONDS = 10.0
 
 
 def open_spool(database: Path, *, clock: Callable[[], float] = time.time) -> "SqliteSpool":
-    """Opens (and on first use makes) the spool's file, takes missing migrations, and returns the spool.
+    """Opens the spool's file as `make_fit` does, and returns the spool."""
+    return SqliteSpool(database, make_fit(database), clock)
 
-    The directory is made with mode 0700 and the file with 0600. Raises SpoolError where the file lies on a network file
-    system or was written by a newer release, SpoolUnavailable where it cannot be opened.
+
+def make_fit(database: Path, *, copying: bool = False) -> Path:
+    """Makes the spool's file on first use and takes missing migrations; returns the directory of its large bodies.
+
+    The data directory is made with mode 0700 and the file with 0600. Raises SpoolError where the file lies on a network
+    file system, was written by a newer release or is an unfinished copy (unless `copying`), SpoolUnavailable where it
+    cannot be opened.
     """
     try:
         database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,9 +67,11 @@ def open_spool(database: Path, *, clock: Callable[[], float] = time.time) -> "Sq
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             migrate(connection)
+            if not copying and marks.starting(connection, COPYING):
+                raise unfinished(str(database))
+            return bodies.directory_of(connection)
     except (sqlite3.Error, OSError) as error:
         raise SpoolUnavailable(f"{database}: {error}; check the directory's owner, mode and free space") from None
-    return SqliteSpool(database, clock)
 
 
 @contextlib.contextmanager
@@ -74,46 +85,24 @@ def _one_opens(database: Path) -> Iterator[None]:
         os.close(number)
 
 
-class _Connection(sqlite3.Connection):
-    """Keeps any text, see `storable`."""
-
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        try:
-            return super().execute(sql, parameters)
-        except UnicodeEncodeError:
-            return super().execute(sql, _storable(parameters))
-
-
-def _storable(parameters: Mapping[str, object] | Sequence[object]) -> Any:
-    if isinstance(parameters, Mapping):
-        return {name: _storable([value])[0] for name, value in parameters.items()}
-    return [storable(value) if isinstance(value, str) else value for value in parameters]
-
-
 def _connect(database: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        database, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
-    )
-    connection.row_factory = sqlite3.Row
-    connection.create_function("fold", 1, lambda text: text.casefold() if text else text, deterministic=True)
-    # FULL: a commit survives the loss of power, not only of the process (SQLite, "PRAGMA synchronous", WAL mode).
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA journal_size_limit = 67108864")
-    return connection
+    return connect(database, BUSY_SECONDS)
 
 
-class SqliteSpool:
+class SqliteSpool(Decisions):
     """The spool contract on SQLite; see `contract.Spool` for every method's meaning."""
 
-    def __init__(self, database: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Path, directory: Path, clock: Callable[[], float]) -> None:
         self.database = database
         self._clock = clock
-        self._writer = GroupCommitter(lambda: _connect(database))
+        self._hints = Hints(database.parent / "hints")
+        self._puts = Puts(directory, self._hints.send)
+        self._around = Around(database, lambda: _connect(database))
+        self._writer = GroupCommitter(lambda: _connect(database), together=self._puts, around=self._around)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
         self._reading: sqlite3.Connection | None = None
         self._closed = False
-        self._hints = Hints(database.parent / "hints")
+        self._erased = False  # since the log was emptied
 
     async def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         if self._closed:
@@ -126,17 +115,19 @@ class SqliteSpool:
                 self._reading = _connect(self.database)
                 self._reading.execute("PRAGMA query_only = ON")
             return question(self._reading)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             if self._reading is not None:
                 self._reading.close()
                 self._reading = None
-            raise SpoolUnavailable(f"{type(error).__name__}: {error}") from None
+            raise SpoolUnavailable(f"{type(error).__name__}: {error}", code=code_of(error)) from None
+
+    async def prepare(self) -> None:
+        await self._read(version_of)
 
     # -- receive
 
     async def put(self, message: Message, arrivals: Sequence[Arrival]) -> int:
-        message_id = await self._writer.do(lambda c: messages.put(c, message, arrivals))
-        self._hints.send()
+        message_id: int = await self._writer.add(Put(message, arrivals), len(message.raw))
         return message_id
 
     # -- hand off
@@ -149,10 +140,20 @@ class SqliteSpool:
         lease: float,
         limit: int,
         room: Mapping[str, int] | None = None,
+        untrusted: int | None = None,
         solo: bool = False,
     ) -> list[Claim]:
         return await self._writer.do(
-            lambda c: hand_off.claim(c, worker=worker, now=now, lease=lease, limit=limit, room=room or {}, solo=solo)
+            lambda c: hand_off.claim(
+                c,
+                worker=worker,
+                now=now,
+                lease=lease,
+                limit=limit,
+                room=room or {},
+                untrusted=untrusted,
+                solo=solo,
+            )
         )
 
     async def renew(
@@ -183,7 +184,8 @@ class SqliteSpool:
         def abandon_all(connection: sqlite3.Connection) -> int:
             return sum(
                 connection.execute(
-                    f"UPDATE {table} SET lease_until = ? WHERE in_attempt = 1 AND lease_worker = ? AND lease_until > ?",  # noqa: S608
+                    f"UPDATE {table} INDEXED BY {table}_in_attempt SET lease_until = ?"  # noqa: S608 - our own constants
+                    " WHERE in_attempt = 1 AND lease_worker = ? AND lease_until > ?",
                     (now, worker, now),
                 ).rowcount
                 for table in ("applications", "reports")
@@ -203,21 +205,14 @@ class SqliteSpool:
     async def settle_report(self, claim: ReportClaim, settlement: ReportSettlement, *, now: float) -> ReportState:
         return await self._writer.do(lambda c: reports.settle(c, claim, settlement, now=now))
 
-    async def pause(self, pause: Pause) -> None:
-        await self._writer.do(lambda c: reports.pause(c, pause))
-
-    async def resume(self, account: str) -> bool:
-        ended = await self._writer.do(lambda c: reports.resume(c, account))
-        self._hints.send()
-        return ended
-
-    async def pauses(self) -> list[Pause]:
-        return await self._read(reports.pauses)
-
     # -- both
 
-    async def next_due(self, *, now: float, accounts: Collection[str]) -> Due:
-        return await self._read(lambda c: counts.next_due(c, now=now, accounts=accounts))
+    async def next_due(
+        self, *, now: float, accounts: Collection[str], full: Collection[str] = (), untrusted: bool = True
+    ) -> Due:
+        return await self._read(
+            lambda c: counts.next_due(c, now=now, accounts=accounts, full=full, untrusted=untrusted)
+        )
 
     def listen(self, wake: Callable[[], None]) -> None:
         self._hints.listen(wake)
@@ -245,45 +240,63 @@ class SqliteSpool:
         await self._writer.do(drop)
 
     async def update_facts(self, application_id: int, facts: Facts, applicant_id: int | None) -> None:
-        await self._writer.do(lambda c: hand_off.keep_facts(c, application_id, facts, applicant_id))
+        await self._writer.do(lambda c: people.update_facts(c, application_id, facts, applicant_id))
 
     async def find(self, wanted: Filter) -> list[Summary]:
         return await self._read(lambda c: people.find(c, wanted))
+
+    async def count(self, wanted: Filter) -> int:
+        return await self._read(lambda c: people.count(c, wanted))
 
     async def story(self, application_id: int) -> Story:
         return await self._read(lambda c: people.story(c, application_id))
 
     async def backlog(self) -> Backlog:
-        return await self._read(counts.backlog)
+        return await self._read(lambda c: counts.backlog(c, now=self._clock()))
 
     async def load(self) -> Load:
         return await self._read(untrusted.load)
 
     async def mark(self, key: str) -> float | None:
-        row = await self._read(lambda c: c.execute("SELECT at FROM marks WHERE key = ?", (key,)).fetchone())
-        return float(row["at"]) if row else None
+        return await self._read(lambda c: marks.get(c, key))
 
     async def set_mark(self, key: str, at: float) -> None:
-        def write(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT INTO marks (key, at) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET at = excluded.at", (key, at)
-            )
+        await self._writer.do(lambda c: marks.put(c, key, at))
 
-        await self._writer.do(write)
+    async def take_mark(self, key: str, at: float, *, after: float) -> bool:
+        return await self._writer.do(lambda c: marks.take(c, key, at, after=after))
 
     async def erase_finished(self, *, before: float, limit: int) -> int:
         now = self._clock()
-        return await self._writer.do(lambda c: messages.erase_finished(c, before=before, limit=limit, now=now))
+        digests = await self._read(lambda c: messages.digests_due(c, before=before, limit=limit))
+        erased = await self._writer.do(
+            lambda c: messages.erase_finished(c, before=before, limit=limit, now=now, digests=digests)
+        )
+        self._erased = self._erased or erased > 0
+        if erased < limit:
+            await asyncio.to_thread(removed, self._sweep)
+        return erased
+
+    def _sweep(self) -> None:
+        with contextlib.closing(_connect(self.database)) as connection:
+            bodies.sweep(connection)
+        if self._erased:
+            space.empty_log(self.database)
+            self._erased = False
 
     async def discard_untrusted(self, *, before: float, limit: int, now: float) -> int:
-        return await self._writer.do(lambda c: untrusted.discard(c, before=before, limit=limit, now=now))
+        discarded = await self._writer.do(lambda c: untrusted.discard(c, before=before, limit=limit, now=now))
+        self._erased = self._erased or discarded > 0
+        return discarded
 
     async def check_writable(self) -> None:
         await self.set_mark("writable", self._clock())
 
     async def close(self) -> None:
-        self._hints.close()
         await self._writer.close()
+        self._hints.close()
+        self._puts.close()
+        await asyncio.to_thread(self._around.close)
         self._closed = True
         await asyncio.to_thread(self._reader.shutdown)
         if self._reading is not None:

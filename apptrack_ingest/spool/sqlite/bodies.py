@@ -1,23 +1,230 @@
-"""The narrow door to the raw bytes of messages; today they are rows of the same database."""
+"""The narrow door to the raw bytes of messages: small ones are rows of the database, large ones are in segments beside it.
+
+A body is where exactly one of two tables says: `bodies` holds the bytes, `stored` the place in a segment (segments.py). It
+was written and synced before the transaction of its row began, so a row never points to what is not there; what a crash
+leaves between the two is bytes without a row, which `sweep` removes. An erased body's place goes through the table
+`emptied` until its bytes are gone from the disk.
+
+For whoever copies, checks or backs up:
+
+- `fetch` gives a body wherever it is, found intact by its checksum; it may be called for any message, in any connection to
+  the live database.
+- `keep` stores a body in the database itself, whatever its size: always right, only slower to write than a segment.
+- `gather` makes a copy of the database (VACUUM INTO, the backup API) complete by taking the bodies of segments into it.
+  A spool is then one file again, which can be put in place as it is; its new bodies go to a directory of their own.
+"""
 
 import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+from apptrack_ingest.errors import NotFound
 from apptrack_ingest.spool.rows import no_raw
+from apptrack_ingest.spool.sqlite import segments
+from apptrack_ingest.spool.sqlite.connection import Connection
+from apptrack_ingest.spool.sqlite.segments import Place
+
+LARGE = 32 * 1024
+"""Bytes from which on a body is kept in a segment. Below, the second sync takes longer than it does to write the bytes
+twice, to the write-ahead log and to the database (benchmarks/spool.py)."""
+
+RENAME = "UPDATE bodies_directory SET name = lower(hex(randomblob(8)))"
+"""Gives a database a name for its directory that no other has."""
+
+_FOUND = """
+SELECT m.crc32, b.raw, s.segment, s.start, s.size FROM messages m
+LEFT JOIN bodies b ON b.message_id = m.id LEFT JOIN stored s ON s.message_id = m.id WHERE m.id = ?
+"""
+
+
+def directory_of(connection: sqlite3.Connection) -> Path:
+    """Where the segments of a database are: beside its file, under a name that no other database put in its place has, so
+    that none takes the other's bodies for leftovers."""
+    file = connection.execute("PRAGMA database_list").fetchone()[2]
+    return Path(f"{file}-bodies", connection.execute("SELECT name FROM bodies_directory").fetchone()[0])
 
 
 def keep(connection: sqlite3.Connection, message_id: int, raw: bytes) -> None:
-    """Stores the bytes in the caller's transaction."""
+    """Stores the bytes in the database, in the caller's transaction."""
     connection.execute("INSERT INTO bodies (message_id, raw) VALUES (?, ?)", (message_id, raw))
 
 
-def fetch(connection: sqlite3.Connection, message_id: int) -> bytes:
-    """The exact bytes as kept; NotFound where there is no such message or its bytes were erased."""
-    row = connection.execute("SELECT raw FROM bodies WHERE message_id = ?", (message_id,)).fetchone()
-    if row is None:
+def fetch(connection: sqlite3.Connection, message_id: int, directory: Path | None = None) -> bytes:
+    """The exact bytes as kept, from the segments in `directory` (default: the connection's own).
+
+    Raises NotFound where there is no such message or its bytes were erased, and where they are damaged or their file is
+    missing (the text says which); OSError where they cannot be read now.
+    """
+    row = connection.execute(_FOUND, (message_id,)).fetchone()
+    if row is None or (row[1] is None and row[2] is None):
         raise no_raw(message_id)
-    return bytes(row[0])
+    checksum, raw, *place = row
+    if raw is None:
+        # Lost or not, a read that was overtaken by an erasure must say that: ask for the row again when in doubt.
+        with suppress(FileNotFoundError):
+            raw = segments.read(directory or directory_of(connection), Place(*place))
+    if raw is not None and (checksum is None or zlib.crc32(raw) == checksum):
+        return bytes(raw)
+    again = connection.execute(_FOUND, (message_id,)).fetchone()
+    if again is None or (again[1] is None and again[2] is None):
+        raise no_raw(message_id)
+    raise damaged(message_id, Place(*place) if place[0] is not None else None)
+
+
+def damaged(message_id: int, place: Place | None) -> NotFound:
+    """The error for a body that is not what was received."""
+    where = f"{place.segment}.log in the directory of bodies" if place else "the database"
+    return NotFound(
+        f"the raw mail of message {message_id} is missing from or damaged in {where}: restore it from a backup"
+    )
 
 
 def erase(connection: sqlite3.Connection, message_id: int) -> None:
-    """Removes the bytes in the caller's transaction."""
+    """Removes the bytes in the caller's transaction; those in a segment by `clear`, after its commit."""
     connection.execute("DELETE FROM bodies WHERE message_id = ?", (message_id,))
+    found = connection.execute(
+        "INSERT INTO emptied (segment, start, size) SELECT segment, start, size FROM stored WHERE message_id = ?",
+        (message_id,),
+    )
+    if found.rowcount:
+        connection.execute("DELETE FROM stored WHERE message_id = ?", (message_id,))
+        if isinstance(connection, Connection):
+            connection.emptied = True
+
+
+# --- giving room back ---------------------------------------------------------------------------------------------
+
+
+def clear(connection: sqlite3.Connection) -> int:
+    """Removes the bytes of what was erased, and files that hold nothing any more; returns how many bodies.
+
+    Commits by itself and may be done by several at once and again after a crash. Raises OSError or sqlite3.Error: what was
+    left undone is done at the next call.
+    """
+    rows = [Place(*row) for row in connection.execute("SELECT segment, start, size FROM emptied")]
+    directory = directory_of(connection)
+    for segment in sorted({place.segment for place in rows}):
+        _blank(directory, segment, [(place.start, place.size) for place in rows if place.segment == segment])
+    if rows:
+        connection.execute("BEGIN IMMEDIATE")
+        with _committed(connection):
+            connection.executemany("DELETE FROM emptied WHERE (segment, start, size) = (?, ?, ?)", rows)
+    for segment in sorted({place.segment for place in rows}):
+        _remove_if_empty(connection, directory, segment)
+    return len(rows)
+
+
+@contextmanager
+def _committed(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _blank(directory: Path, segment: int, ranges: list[tuple[int, int]]) -> None:
+    with segments.opened(directory, segment) as file:
+        if file is None:
+            return
+        for start, size in ranges:
+            segments.blank(file, start, size)
+        segments.sync(file)
+
+
+def _remove_if_empty(connection: sqlite3.Connection, directory: Path, segment: int) -> bool:
+    """Removes a segment that nobody appends to and no row speaks of. Rows cannot come later: see `segments`."""
+    with segments.abandoned(directory, segment) as file:
+        if file is None or _used(connection, segment):
+            return False
+        segments.path_of(directory, segment).unlink(missing_ok=True)
+    connection.execute("DELETE FROM swept WHERE segment = ?", (segment,))
+    return True
+
+
+def _used(connection: sqlite3.Connection, segment: int) -> bool:
+    either = "SELECT 1 FROM stored WHERE segment = :s UNION ALL SELECT 1 FROM emptied WHERE segment = :s LIMIT 1"
+    return connection.execute(either, {"s": segment}).fetchone() is not None
+
+
+# One in which nothing is left should be gone: whoever emptied it died before it was.
+_SWEPT = "SELECT segment FROM swept WHERE EXISTS (SELECT 1 FROM stored WHERE stored.segment = swept.segment)"
+
+
+def sweep(connection: sqlite3.Connection) -> int:
+    """Removes what a crash may have left: erased bytes still there, and bytes that no row speaks of in segments that nobody
+    appends to any more. Returns how many segments it has changed or removed. Errors as with `clear`."""
+    clear(connection)
+    directory = directory_of(connection)
+    there = segments.segments_in(directory)
+    _forget_swept(connection, there)
+    known = {row[0] for row in connection.execute(_SWEPT)}
+    return sum(_sweep(connection, directory, segment) for segment in there if segment not in known)
+
+
+def _forget_swept(connection: sqlite3.Connection, there: list[int]) -> None:
+    """Forgets those that are gone: whoever removed them died before it had."""
+    gone = {row[0] for row in connection.execute("SELECT segment FROM swept")} - set(there)
+    for segment in gone:
+        connection.execute("DELETE FROM swept WHERE segment = ?", (segment,))
+
+
+def _sweep(connection: sqlite3.Connection, directory: Path, segment: int) -> bool:
+    if _remove_if_empty(connection, directory, segment):
+        return True
+    with segments.abandoned(directory, segment) as file:
+        if file is None:
+            return False
+        for start, size in _gaps(connection, segment, segments.size_of(file)):
+            segments.blank(file, start, size)
+        segments.sync(file)
+        connection.execute("INSERT OR IGNORE INTO swept (segment) VALUES (?)", (segment,))
+    return True
+
+
+def _gaps(connection: sqlite3.Connection, segment: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where a segment holds nothing that a row speaks of, as first byte and length."""
+    end = 0
+    for start, length in connection.execute(
+        "SELECT start, size FROM stored WHERE segment = ? ORDER BY start", (segment,)
+    ).fetchall():
+        if start > end:
+            yield end, start - end
+        end = start + length
+    if size > end:
+        yield end, size - end
+
+
+# --- a copy -------------------------------------------------------------------------------------------------------
+
+
+def gather(copy: sqlite3.Connection, live: sqlite3.Connection) -> tuple[int, list[int]]:
+    """Takes the bodies that a `copy` of the database `live` only points to into the copy itself.
+
+    Returns how many, and the messages whose body is no longer there, because it was erased since the copy was made (the
+    caller erases them in the copy, too). Raises NotFound where one is damaged. A transaction for each: it can be
+    interrupted and called again.
+    """
+    ids = [row[0] for row in copy.execute("SELECT message_id FROM stored ORDER BY segment, start")]
+    gone = [message_id for message_id in ids if not _taken_in(copy, live, message_id)]
+    for statement in ("DELETE FROM emptied", "DELETE FROM swept", RENAME):
+        copy.execute(statement)
+    return len(ids) - len(gone), gone
+
+
+def _taken_in(copy: sqlite3.Connection, live: sqlite3.Connection, message_id: int) -> bool:
+    try:
+        raw = fetch(live, message_id)
+    except NotFound:
+        if live.execute("SELECT 1 FROM stored WHERE message_id = ?", (message_id,)).fetchone() is not None:
+            raise
+        return False
+    copy.execute("BEGIN IMMEDIATE")
+    with _committed(copy):
+        keep(copy, message_id, raw)
+        copy.execute("DELETE FROM stored WHERE message_id = ?", (message_id,))
+    return True

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import errno
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from apptrack_ingest.errors import SpoolUnavailable
 
@@ -18,11 +20,57 @@ Operation = Callable[[sqlite3.Connection], T]
 MOST_AT_ONCE = 128
 """Operations in one transaction: enough that fsync no longer matters, few enough that the first one's answer is soon."""
 
+MOST_BYTES = 8 << 20
+"""Bytes of bodies after which a transaction takes no more, for the same reason."""
+
+
+class Together(Protocol):
+    """Operations of one kind that cost less when they are done together."""
+
+    def prepare(self, items: Sequence[Any]) -> None:
+        """What can be done before the transaction, while others may have theirs. May be called again for the same item.
+        Raises OSError or MemoryError where it cannot be done: then none of them is."""
+
+    def run(self, connection: sqlite3.Connection, items: Sequence[Any]) -> Sequence[Any]:
+        """Does them within the transaction; returns their results."""
+
+    def ended(self, *, kept: bool) -> None:
+        """Called when all that was prepared is committed or given up; `kept` where nothing was given up. Raises nothing."""
+
+
+class Surroundings(Protocol):
+    """What goes on around every transaction of a writer."""
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Around BEGIN to COMMIT: waits until other processes are done."""
+
+    def committed(self, connection: sqlite3.Connection, operations: int) -> None:
+        """After a COMMIT, before anybody is answered. Raises nothing."""
+
 
 @dataclass(slots=True)
 class _Job:
-    operation: Operation[Any]
-    future: Future[Any] = field(default_factory=Future)
+    """An operation, or an item for `Together`, and who waits for its result in which loop."""
+
+    operation: Operation[Any] | None
+    item: Any
+    weight: int
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+    done: bool = False  # and committed
+
+
+@dataclass(slots=True)
+class _Alone:
+    """No surroundings, for a writer without neighbours."""
+
+    def turn(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def committed(self, connection: sqlite3.Connection, operations: int) -> None:
+        pass
 
 
 class GroupCommitter:
@@ -33,8 +81,17 @@ class GroupCommitter:
     large for what is left of the disk) takes no other along.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], name: str = "spool-writer") -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        together: Together | None = None,
+        around: Surroundings | None = None,
+        name: str = "spool-writer",
+    ) -> None:
         self._connect = connect
+        self._together = together
+        self._around = around or _Alone()
         self._connection: sqlite3.Connection | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -46,12 +103,20 @@ class GroupCommitter:
 
         Cancelling the caller withdraws an operation that has not begun; one under way is committed all the same.
         """
+        result: T = await self._answer_to(operation, None, 0)
+        return result
+
+    async def add(self, item: object, weight: int) -> Any:
+        """The same for an item that `together` does; `weight` are the bytes it has to write."""
+        return await self._answer_to(None, item, weight)
+
+    def _answer_to(self, operation: Operation[Any] | None, item: object, weight: int) -> asyncio.Future[Any]:
         if self._closed:
             raise SpoolUnavailable("the spool is closed")
-        job = _Job(operation)
+        loop = asyncio.get_running_loop()
+        job = _Job(operation, item, weight, loop, loop.create_future())
         self._jobs.put(job)
-        result: T = await asyncio.wrap_future(job.future)
-        return result
+        return job.future
 
     async def close(self) -> None:
         """Commits what waits and ends the thread."""
@@ -68,65 +133,92 @@ class GroupCommitter:
                 self._commit(batch)
             except BaseException as error:  # noqa: BLE001 - the thread must outlive whatever it is: nobody would restart it
                 self._undo(error)
-                self._fail(batch, error)
+                _fail([job for job in batch if job.error is None], error)
+            _answer(batch)
+            # What was kept is not to stay in memory until the next mail comes.
+            del batch
         self._disconnect()
-
-    def _fail(self, batch: list[_Job], error: BaseException) -> None:
-        for job in batch:
-            if not job.future.done():
-                job.future.set_exception(_unavailable(error))
 
     def _next_batch(self) -> list[_Job] | None:
         first = self._jobs.get()
         if first is None:
             return None
-        batch = [first]
+        batch, weight = [first], first.weight
         with contextlib.suppress(queue.Empty):
-            while len(batch) < MOST_AT_ONCE:
+            while len(batch) < MOST_AT_ONCE and weight < MOST_BYTES:
                 job = self._jobs.get_nowait()
                 if job is None:
                     self._jobs.put(None)
                     break
                 batch.append(job)
+                weight += job.weight
         return batch
 
     def _commit(self, batch: list[_Job]) -> None:
-        begun = [job for job in batch if job.future.set_running_or_notify_cancel()]
-        if not begun:
-            return
+        begun = [job for job in batch if not job.future.cancelled()]
         try:
-            answers = self._transaction(begun)
+            if begun:
+                self._all(begun)
+        finally:
+            if self._together is not None:
+                self._together.ended(kept=all(job.done for job in begun if job.operation is None))
+
+    def _all(self, jobs: list[_Job]) -> None:
+        """In one transaction, or after a fault each in its own."""
+        error = self._tried(jobs)
+        if error is None:
+            return
+        # A lock is nobody's own fault: to wait for it again for each would keep the last one waiting for minutes.
+        if len(jobs) == 1 or _is_lock(error):
+            _fail(jobs, error)
+            return
+        for job in jobs:
+            job.error = None
+            error = self._tried([job])
+            if error is not None:
+                _fail([job], error)
+
+    def _tried(self, jobs: list[_Job]) -> BaseException | None:
+        """Commits the jobs, or undoes them all and returns the fault."""
+        try:
+            self._transaction(jobs)
         except (sqlite3.Error, OSError, MemoryError) as error:
             self._undo(error)
-            # A lock is nobody's own fault: to wait for it again for each would keep the last one waiting for minutes.
-            if len(begun) == 1 or _is_lock(error):
-                for job in begun:
-                    job.future.set_exception(_unavailable(error))
-            else:
-                self._one_by_one(begun)
-            return
-        for job, answer in zip(begun, answers, strict=True):
-            answer(job.future)
+            return error
+        return None
 
-    def _one_by_one(self, jobs: list[_Job]) -> None:
-        for job in jobs:
-            try:
-                (answer,) = self._transaction([job])
-            except (sqlite3.Error, OSError, MemoryError) as error:
-                self._undo(error)
-                job.future.set_exception(_unavailable(error))
-            else:
-                answer(job.future)
-
-    def _transaction(self, jobs: list[_Job]) -> list[Callable[[Future[Any]], None]]:
-        """Runs the jobs between BEGIN and COMMIT; returns how to answer each once the commit has succeeded."""
+    def _transaction(self, jobs: list[_Job]) -> None:
+        """Runs the jobs between BEGIN and COMMIT."""
+        added = [job for job in jobs if job.operation is None]
+        if added and self._together is not None:
+            self._together.prepare([job.item for job in added])
         if self._connection is None:
             self._connection = self._connect()
         connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        answers = [_in_savepoint(connection, job.operation) for job in jobs]
-        connection.execute("COMMIT")
-        return answers
+        with self._around.turn():
+            connection.execute("BEGIN IMMEDIATE")
+            if added:
+                self._run_together(connection, added)
+            for job in jobs:
+                if job.operation is not None:
+                    _in_savepoint(connection, job, job.operation)
+            connection.execute("COMMIT")
+        for job in jobs:
+            job.done = job.error is None
+        self._around.committed(connection, len(jobs))
+
+    def _run_together(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+        """All at once; where one of them is at fault, each by itself."""
+        together = self._together
+        assert together is not None
+        whole = _Job(None, None, 0, jobs[0].loop, jobs[0].future)
+        _in_savepoint(connection, whole, lambda c: together.run(c, [job.item for job in jobs]))
+        if whole.error is None:
+            for job, result in zip(jobs, whole.result, strict=True):
+                job.result = result
+            return
+        for job in jobs:
+            _in_savepoint(connection, job, lambda c, job=job: together.run(c, [job.item])[0])  # type: ignore[misc]
 
     def _undo(self, error: BaseException) -> None:
         """Rolls back; after anything but a lock the connection is made anew, for its state is not known for certain."""
@@ -144,28 +236,57 @@ class GroupCommitter:
             self._connection = None
 
 
-def _in_savepoint(connection: sqlite3.Connection, operation: Operation[Any]) -> Callable[[Future[Any]], None]:
+def _in_savepoint(connection: sqlite3.Connection, job: _Job, operation: Operation[Any]) -> None:
+    """Runs an operation for a job; what is its own fault undoes it alone."""
     connection.execute("SAVEPOINT operation")
     try:
-        result = operation(connection)
+        job.result = operation(connection)
     except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError, MemoryError) as fault:
         if not isinstance(fault, sqlite3.IntegrityError | sqlite3.ProgrammingError):
             raise
-        failure: Exception = fault
+        job.error = fault
     except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the caller of this one operation
-        failure = error
-    else:
-        connection.execute("RELEASE operation")
-        return lambda future: future.set_result(result)
-    connection.execute("ROLLBACK TO operation")
+        job.error = error
+    if job.error is not None:
+        connection.execute("ROLLBACK TO operation")
     connection.execute("RELEASE operation")
-    return lambda future: future.set_exception(failure)
+
+
+def _fail(jobs: Sequence[_Job], error: BaseException) -> None:
+    for job in jobs:
+        job.error = SpoolUnavailable(_told(error), code=code_of(error))
+
+
+def _answer(jobs: Sequence[_Job]) -> None:
+    """Tells everybody, with one wake-up for each loop however many wait in it."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = defaultdict(list)
+    for job in jobs:
+        by_loop[job.loop].append(job)
+    for loop, theirs in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # a loop that was closed has nobody left who waits
+            loop.call_soon_threadsafe(_resolve, theirs)
+
+
+def _resolve(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.result)
 
 
 def _is_lock(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
-def _unavailable(error: BaseException) -> SpoolUnavailable:
+def code_of(error: BaseException) -> str:
+    """SQLite's or the system's name of the error, for the log."""
+    named = getattr(error, "sqlite_errorname", None) or errno.errorcode.get(getattr(error, "errno", None) or 0)
+    return str(named or type(error).__name__)
+
+
+def _told(error: BaseException) -> str:
     """SQLite's own messages name no data of ours ("disk I/O error", "database is locked"), so they may be shown."""
-    return SpoolUnavailable(f"{type(error).__name__}: {error}")
+    return f"{type(error).__name__}: {error}"

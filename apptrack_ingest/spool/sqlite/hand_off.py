@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 
 from apptrack_ingest.errors import LeaseLost
 from apptrack_ingest.lifecycle import after, is_crash_loop, report_of
@@ -10,23 +11,53 @@ from apptrack_ingest.model import AttemptKind, HeldReason, State
 from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Reaped, Settlement
 from apptrack_ingest.spool.rows import claim_of, delivered_in
 from apptrack_ingest.spool.sqlite import reports
+from apptrack_ingest.spool.turns import Share, in_turn
 
-# An application waits for older ones of its applicant, and for a younger one under way: a person can set an older one
-# going again while its successor is being worked on. The index is named, for left to itself SQLite takes one by state and
-# looks at the whole backlog once for each application in it.
-FREE = """
-a.state = 'received' AND a.in_attempt = 0
-  AND NOT EXISTS (SELECT 1 FROM applications o INDEXED BY applications_by_applicant
-                  WHERE o.account = a.account AND o.applicant_id = a.applicant_id AND o.state = 'received'
-                    AND (o.id < a.id OR o.in_attempt = 1))
+FRONT = "a.state = 'received' AND a.in_attempt = 0 AND a.behind = 0"
+"""What stands in front of its applicant's line (flat.LINES) and is not in work; the words are those of the index."""
+
+# Even so it waits for a younger one under way: a person can set an older one going while its successor is worked on.
+FREE = f"""
+{FRONT} AND NOT EXISTS (
+    SELECT 1 FROM applications o INDEXED BY applications_in_attempt
+    WHERE o.account = a.account AND o.applicant_id = a.applicant_id AND o.in_attempt = 1)
+"""  # noqa: S608 - only our own constants
+
+# The accounts that have something waiting, each found by one step into the index: however much waits for one of them, it is
+# not in the way of the others.
+QUEUES = f"""
+WITH RECURSIVE queues (account) AS (
+    SELECT * FROM (SELECT coalesce(a.account, '') FROM applications a INDEXED BY applications_front
+                   WHERE {FRONT} AND coalesce(a.account, '') >= '' ORDER BY coalesce(a.account, '') LIMIT 1)
+    UNION ALL
+    SELECT (SELECT coalesce(a.account, '') FROM applications a INDEXED BY applications_front
+            WHERE {FRONT} AND coalesce(a.account, '') > q.account ORDER BY coalesce(a.account, '') LIMIT 1)
+    FROM queues q WHERE q.account IS NOT NULL
+)
+"""  # noqa: S608 - only our own constants
+
+_OPEN = f"""
+{QUEUES}
+SELECT account FROM queues WHERE account IS NOT NULL AND account NOT IN (SELECT value FROM json_each(:full))
+  AND account NOT IN (SELECT account FROM pauses WHERE stage = 'hand-off' AND (until IS NULL OR until > :now))
+"""  # noqa: S608 - only our own constants
+
+_QUEUE = f"""
+SELECT a.id, :account AS account, a.due_at, :believed AS believed FROM applications a INDEXED BY applications_front
+WHERE coalesce(a.account, '') = :account AND min(a.crashes, 1) = :solo AND (a.trusted OR a.vouched) = :believed
+  AND {FREE} AND a.due_at <= :now ORDER BY a.due_at, a.id
+"""  # noqa: S608 - only our own constants
+
+_BUSY = """
+SELECT coalesce(account, '') AS account, count(*) FROM applications INDEXED BY applications_in_attempt
+WHERE in_attempt = 1 GROUP BY 1
 """
 
-_CLAIMABLE = f"""
-SELECT a.* FROM applications a INDEXED BY applications_due
-WHERE {FREE} AND a.due_at <= :now AND (a.crashes > 0) = :solo
-  AND coalesce(a.account, '') NOT IN (SELECT value FROM json_each(:full))
-ORDER BY a.due_at, a.id LIMIT :limit
-"""  # noqa: S608 - only our own constants
+_TAKE = """
+UPDATE applications SET lease_worker = :worker, lease_token = lease_token + 1, lease_until = :until,
+    attempts = attempts + 1, series_from = coalesce(series_from, :now), in_attempt = 1 WHERE id = :id
+RETURNING *, (SELECT size FROM messages WHERE messages.id = message_id) AS size
+"""
 
 
 def claim(
@@ -36,42 +67,34 @@ def claim(
     now: float,
     lease: float,
     limit: int,
-    room: Mapping[str, int],
-    solo: bool,
+    room: Mapping[str, int] = MappingProxyType({}),
+    untrusted: int | None = None,
+    solo: bool = False,
 ) -> list[Claim]:
-    """Takes due applications, oldest due first, and counts an attempt of each."""
-    taken: list[Claim] = []
-    left = dict(room)
-    limit = min(limit, 1) if solo else limit
-    while len(taken) < limit:
-        full = [account for account, free in left.items() if free <= 0]
-        wanted = {"now": now, "solo": solo, "full": json.dumps(full), "limit": limit - len(taken)}
-        rows = connection.execute(_CLAIMABLE, wanted).fetchall()
-        before = len(taken)
-        for row in rows:
-            account = row["account"] or ""
-            if left.get(account, 1) > 0:
-                left[account] = left.get(account, limit + 1) - 1
-                taken.append(_take(connection, row, worker, now, lease))
-        # Looked again only when an account's room cut this round short: others may stand behind it.
-        if len(taken) - before == len(rows):
-            break
-    return taken
+    """Takes due applications and counts an attempt of each; the accounts take turns (turns.in_turn)."""
+    busy = dict(connection.execute(_BUSY).fetchall())
+    share = Share(min(limit, 1) if solo else limit, busy, room, untrusted)
+    accounts = connection.execute(_OPEN, {"full": json.dumps(share.full()), "now": now}).fetchall()
+    queues = [_queue(connection, row["account"], solo=solo, now=now) for row in accounts]
+    return [_take(connection, row["id"], worker, now, lease) for row in in_turn(queues, share)]
 
 
-def _take(connection: sqlite3.Connection, row: sqlite3.Row, worker: str, now: float, lease: float) -> Claim:
-    token, attempt = row["lease_token"] + 1, row["attempts"] + 1
-    series_from = row["series_from"] if row["series_from"] is not None else now
-    connection.execute(
-        "UPDATE applications SET lease_worker = ?, lease_token = ?, lease_until = ?, attempts = ?, series_from = ?,"
-        " in_attempt = 1 WHERE id = ?",
-        (worker, token, now + lease, attempt, series_from, row["id"]),
-    )
+def _queue(connection: sqlite3.Connection, account: str, *, solo: bool, now: float) -> Iterator[sqlite3.Row]:
+    """What is due of an account, in its order; each row is looked up when it is asked for."""
+    for believed in (1, 0):
+        wanted = {"account": account, "believed": believed, "solo": int(solo), "now": now}
+        yield from connection.execute(_QUEUE, wanted)
+
+
+def _take(connection: sqlite3.Connection, application_id: int, worker: str, now: float, lease: float) -> Claim:
+    values = {"worker": worker, "now": now, "until": now + lease, "id": application_id}
+    (row,) = connection.execute(_TAKE, values).fetchall()
+    token, attempt = row["lease_token"], row["attempts"]
     connection.execute(
         "INSERT INTO attempts (application_id, kind, number, token, worker, started_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (row["id"], AttemptKind.HAND_OFF, attempt, token, worker, now),
+        (application_id, AttemptKind.HAND_OFF, attempt, token, worker, now),
     )
-    return claim_of(row, token=token, attempt=attempt, series_from=series_from)
+    return claim_of(row, token=token, attempt=attempt, series_from=row["series_from"])
 
 
 def renew(connection: sqlite3.Connection, claim: Claim, until: float) -> bool:
@@ -86,7 +109,7 @@ def renew(connection: sqlite3.Connection, claim: Claim, until: float) -> bool:
 def delivered_before(connection: sqlite3.Connection, account: str, applicant_id: int) -> list[Delivered]:
     """Earlier deliveries of the applicant to the account, newest first."""
     rows = connection.execute(
-        "SELECT id, content_digest, remote_id, delivered_at FROM applications"
+        "SELECT id, content_digest, remote_id, delivered_at FROM applications INDEXED BY applications_delivered"
         " WHERE account = ? AND applicant_id = ? AND delivered_at IS NOT NULL ORDER BY delivered_at DESC, id DESC",
         (account, applicant_id),
     )
@@ -102,6 +125,9 @@ def settle(connection: sqlite3.Connection, claim: Claim, settlement: Settlement,
     if row is None:
         raise LeaseLost(f"application {claim.application_id}: the lease with token {claim.token} is no longer held")
     state = after(State(row["state"]), settlement.event)
+    if settlement.report is not None:
+        # Before the state: what has still to be reported is not finished (flat.FINISHED).
+        reports.insert(connection, claim.application_id, settlement.report, now)
     _move(connection, claim, settlement, state, now)
     if settlement.trust is not None:
         connection.execute(
@@ -111,8 +137,6 @@ def settle(connection: sqlite3.Connection, claim: Claim, settlement: Settlement,
     if settlement.facts is not None:
         keep_facts(connection, claim.application_id, settlement.facts, settlement.applicant_id)
     end_attempt(connection, claim.application_id, claim.token, settlement.code, settlement.detail, now)
-    if settlement.report is not None:
-        reports.insert(connection, claim.application_id, settlement.report, now)
 
 
 def _move(connection: sqlite3.Connection, claim: Claim, settlement: Settlement, state: State, now: float) -> None:
@@ -177,7 +201,8 @@ def end_attempt(
 def reap(connection: sqlite3.Connection, *, now: float, reports_for: Collection[str]) -> list[Reaped]:
     """Ends attempts nobody holds any more; see the contract."""
     rows = connection.execute(
-        "SELECT * FROM applications WHERE in_attempt = 1 AND lease_until <= ?",
+        "SELECT * FROM applications INDEXED BY applications_in_attempt"
+        " WHERE in_attempt = 1 AND lease_until <= ? ORDER BY id",
         (now,),
     ).fetchall()
     return [_reap(connection, row, now, reports_for) for row in rows]

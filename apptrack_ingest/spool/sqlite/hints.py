@@ -37,25 +37,17 @@ class Hints:
         self._loop.add_reader(listener.fileno(), heard)
 
     def send(self) -> None:
-        """Tells everybody, without waiting; a full queue has its hint already, and a dead listener's name is removed."""
+        """Tells everybody, from any thread and without waiting; a full queue has its hint already, and the name of a dead
+        listener is removed."""
         # No fault here may reach the caller, whose commit is made: a hint may be lost, be it for want of a descriptor.
         with contextlib.suppress(OSError):
             names = os.listdir(self._directory)  # noqa: PTH208 - names are wanted, thousands of times a second
-            if self._sender is None:
-                self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            sender = self._sender
+            if sender is None:
+                sender = self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             with _reachable(self._directory) as directory:
                 for name in names:
-                    self._send_to(f"{directory}/{name}")
-
-    def _send_to(self, path: str) -> None:
-        assert self._sender is not None
-        try:
-            self._sender.sendto(b"!", path)
-        except ConnectionRefusedError:
-            with contextlib.suppress(OSError):
-                os.unlink(path)  # noqa: PTH108
-        except OSError:
-            pass  # full, or gone in between: a hint may be lost
+                    _send_to(sender, f"{directory}/{name}")
 
     def close(self) -> None:
         """Stops hearing and sending."""
@@ -68,6 +60,16 @@ class Hints:
         if self._sender is not None:
             self._sender.close()
         self._listener = self._path = self._sender = None
+
+
+def _send_to(sender: socket.socket, path: str) -> None:
+    try:
+        sender.sendto(b"!", path)
+    except ConnectionRefusedError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
+    except OSError:
+        pass  # full, or gone in between: a hint may be lost
 
 
 @contextlib.contextmanager

@@ -3,66 +3,139 @@
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from types import MappingProxyType
 
+from apptrack_ingest.errors import NotFound
 from apptrack_ingest.lifecycle import FINISHED
 from apptrack_ingest.model import Arrival, Message, ReportState
 from apptrack_ingest.spool.sqlite import bodies
+from apptrack_ingest.spool.sqlite.segments import Place
+
+NO_DIGESTS: Mapping[int, str] = MappingProxyType({})
+
+
+Kept = tuple[Message, Sequence[Arrival], int | None, Place | None]
+"""A message, its applications, the checksum of its body, and where that is already (None: it goes to the database)."""
+
+_MESSAGE = (
+    "INSERT INTO messages"
+    " (id, received_at, sender, recipients, peer, helo, smtputf8, size, sha256, evidence, warnings, crc32) VALUES "
+)
+_BODY = "INSERT INTO bodies (message_id, raw) VALUES "
+_STORED = "INSERT INTO stored (message_id, segment, start, size) VALUES "
+_APPLICATION = (
+    "INSERT INTO applications (message_id, account, applicant_id, trusted, trust_note, received_at, due_at) VALUES "
+)
+
+_ROWS_AT_ONCE = (32, 8, 1)
+"""Rows of one statement: few sizes, so that each is prepared once. Every statement makes the thread wait anew for the
+interpreter's lock, which the event loop holds most of the time."""
 
 
 def put(connection: sqlite3.Connection, message: Message, arrivals: Sequence[Arrival]) -> int:
-    """Inserts message, body and applications; returns the message's id."""
-    envelope = message.envelope
-    cursor = connection.execute(
-        "INSERT INTO messages (received_at, sender, recipients, peer, helo, smtputf8, size, sha256, evidence, warnings)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            message.received_at,
-            envelope.sender,
-            json.dumps(envelope.recipients),
-            envelope.peer,
-            envelope.helo,
-            envelope.smtputf8,
-            len(message.raw),
-            hashlib.sha256(message.raw).hexdigest(),
-            json.dumps(message.evidence),
-            json.dumps(message.warnings),
-        ),
-    )
-    message_id = int(cursor.lastrowid or 0)
-    bodies.keep(connection, message_id, message.raw)
-    connection.executemany(
-        "INSERT INTO applications (message_id, account, applicant_id, trusted, trust_note, received_at, due_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+    """Inserts message, body and applications, all in the database; returns the message's id."""
+    return put_all(connection, [(message, arrivals, zlib.crc32(message.raw), None)])[0]
+
+
+def put_all(connection: sqlite3.Connection, kept: Sequence[Kept]) -> list[int]:
+    """Inserts messages, bodies or where they are, and applications; returns the messages' ids.
+
+    The digest of a body stays out: to compute it takes longer than all the rest. `digest` does when somebody asks for it,
+    and at the latest when the body is erased.
+    """
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
+    ids = list(range(first := (row[0] if row else 0) + 1, first + len(kept)))
+    numbered = list(zip(ids, kept, strict=True))
+    _insert(connection, _MESSAGE, [_row(i, message, crc32) for i, (message, _, crc32, _) in numbered])
+    _insert(connection, _BODY, [(i, message.raw) for i, (message, _, _, place) in numbered if place is None])
+    _insert(connection, _STORED, [(i, *place) for i, (_, _, _, place) in numbered if place is not None])
+    _insert(
+        connection,
+        _APPLICATION,
         [
-            (message_id, a.account, a.applicant_id, a.trusted, a.trust_note, message.received_at, message.received_at)
+            (i, a.account, a.applicant_id, a.trusted, a.trust_note, message.received_at, message.received_at)
+            for i, (message, arrivals, _, _) in numbered
             for a in arrivals
         ],
     )
-    return message_id
+    return ids
+
+
+def _row(message_id: int, message: Message, crc32: int | None) -> tuple[object, ...]:
+    envelope = message.envelope
+    return (
+        message_id,
+        message.received_at,
+        envelope.sender,
+        json.dumps(envelope.recipients),
+        envelope.peer,
+        envelope.helo,
+        envelope.smtputf8,
+        len(message.raw),
+        "",
+        json.dumps(message.evidence),
+        json.dumps(message.warnings),
+        crc32,
+    )
+
+
+def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]]) -> None:
+    at = 0
+    while at < len(rows):
+        number = next(size for size in _ROWS_AT_ONCE if size <= len(rows) - at)
+        values = f"({', '.join('?' * len(rows[0]))})"
+        connection.execute(into + ", ".join([values] * number), list(chain.from_iterable(rows[at : at + number])))
+        at += number
+
+
+def digest(connection: sqlite3.Connection, message_id: int) -> str:
+    """The SHA-256 of a message's bytes; empty where they are missing or damaged."""
+    try:
+        return hashlib.sha256(bodies.fetch(connection, message_id)).hexdigest()
+    except NotFound:
+        return ""
 
 
 _ERASABLE = f"""
-SELECT m.id FROM messages m
-WHERE m.erased_at IS NULL AND m.received_at < :before
+SELECT m.id FROM messages m INDEXED BY messages_finished
+WHERE m.erased_at IS NULL AND m.finished_at < :before AND m.received_at < :before
   AND NOT EXISTS (SELECT 1 FROM applications a WHERE a.message_id = m.id
                   AND (a.state NOT IN ({", ".join(f"'{state}'" for state in sorted(FINISHED))}) OR a.settled_at >= :before))
-  AND NOT EXISTS (SELECT 1 FROM applications a JOIN reports r ON r.application_id = a.id WHERE a.message_id = m.id
-                  AND r.state IN ('{ReportState.DUE}', '{ReportState.REFUSED}', '{ReportState.FAILED}'))
-ORDER BY m.received_at, m.id LIMIT :limit
+  AND NOT EXISTS (SELECT 1 FROM applications a INDEXED BY applications_by_message
+                  CROSS JOIN reports r INDEXED BY reports_by_application
+                  WHERE a.message_id = m.id AND r.application_id = a.id
+                    AND r.state IN ('{ReportState.DUE}', '{ReportState.REFUSED}', '{ReportState.FAILED}'))
+ORDER BY m.finished_at, m.id LIMIT :limit
 """  # noqa: S608 - only our own constants
 
 
-def erase_finished(connection: sqlite3.Connection, *, before: float, limit: int, now: float) -> int:
+def digests_due(connection: sqlite3.Connection, *, before: float, limit: int) -> dict[int, str]:
+    """The digests that `erase_finished` would have to compute while others wait for its lock."""
+    erasable = f"SELECT id FROM messages WHERE sha256 = '' AND id IN ({_ERASABLE})"  # noqa: S608 - our own constants
+    ids = [row["id"] for row in connection.execute(erasable, {"before": before, "limit": limit})]
+    return {message_id: digest(connection, message_id) for message_id in ids}
+
+
+def erase_finished(
+    connection: sqlite3.Connection, *, before: float, limit: int, now: float, digests: Mapping[int, str] = NO_DIGESTS
+) -> int:
     """Erases bodies, envelopes' and candidates' data of finished messages; ids, digests and times stay."""
     ids = [row["id"] for row in connection.execute(_ERASABLE, {"before": before, "limit": limit})]
     for message_id in ids:
-        erase(connection, message_id, now=now)
+        erase(connection, message_id, now=now, digests=digests)
     return len(ids)
 
 
-def erase(connection: sqlite3.Connection, message_id: int, *, now: float) -> None:
+def erase(
+    connection: sqlite3.Connection, message_id: int, *, now: float, digests: Mapping[int, str] = NO_DIGESTS
+) -> None:
     """Erases one message's body, its envelope and all that was derived from it; ids, digests and times stay."""
+    if connection.execute("SELECT 1 FROM messages WHERE id = ? AND sha256 = ''", (message_id,)).fetchone():
+        known = digests.get(message_id) or digest(connection, message_id)
+        connection.execute("UPDATE messages SET sha256 = ? WHERE id = ?", (known, message_id))
     bodies.erase(connection, message_id)
     connection.execute(
         "UPDATE messages SET erased_at = ?, sender = '', recipients = '[]', helo = '', evidence = '[]', warnings = '[]'"

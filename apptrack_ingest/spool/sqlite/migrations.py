@@ -1,8 +1,10 @@
 """The schema as numbered steps; a step once released is never changed, only followed by another."""
 
 import sqlite3
+from collections.abc import Iterator
 
 from apptrack_ingest.errors import SpoolError
+from apptrack_ingest.spool.sqlite import flat
 
 FIRST = """
 CREATE TABLE messages (
@@ -143,12 +145,97 @@ CREATE INDEX applications_untrusted ON applications (message_id)
 """
 """Two accounts may trust different senders, so that trust is the application's and no longer the message's."""
 
-MIGRATIONS: tuple[str, ...] = (FIRST, TRUST_BY_ACCOUNT)
+PEOPLES_DECISIONS = """
+CREATE TABLE stage_pauses (
+    account         TEXT    NOT NULL,
+    stage           TEXT    NOT NULL,             -- hand-off or report
+    reason          TEXT    NOT NULL,
+    since           REAL    NOT NULL,
+    until           REAL,                         -- NULL: until told
+    fingerprint     TEXT    NOT NULL DEFAULT '',  -- of the hash that idibu did not accept
+    actor           TEXT    NOT NULL DEFAULT '',  -- '': apptrack-ingest itself
+    PRIMARY KEY (account, stage)
+);
+INSERT INTO stage_pauses (account, stage, reason, since, until, fingerprint)
+    SELECT account, 'report', reason, since, until, fingerprint FROM pauses;
+DROP TABLE pauses;
+ALTER TABLE stage_pauses RENAME TO pauses;
+CREATE TABLE orders (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    at              REAL    NOT NULL,
+    actor           TEXT    NOT NULL,
+    action          TEXT    NOT NULL,
+    account         TEXT,                         -- NULL: of no account in particular
+    subject         TEXT    NOT NULL,             -- the stage, the filter, or who was forgotten (a digest)
+    note            TEXT    NOT NULL,
+    done            INTEGER NOT NULL DEFAULT 0,   -- applications for which it was carried out
+    refused         INTEGER NOT NULL DEFAULT 0,
+    ended_at        REAL
+);
+ALTER TABLE actions ADD COLUMN order_id INTEGER;
+CREATE TABLE forgotten (
+    digest          TEXT    NOT NULL,             -- SHA-256 over salt and address
+    salt            TEXT    NOT NULL,
+    at              REAL    NOT NULL,
+    actor           TEXT    NOT NULL,
+    applications    INTEGER NOT NULL
+);
+CREATE INDEX messages_erased ON messages (received_at, id) WHERE erased_at IS NOT NULL;
+CREATE INDEX applications_duplicate_of ON applications (duplicate_of) WHERE duplicate_of IS NOT NULL;
+CREATE INDEX attempts_by_report ON attempts (report_id) WHERE report_id IS NOT NULL;
+"""
+"""Pauses of either stage by people, what they order about more than one application, and whom they had forgotten."""
+
+BODIES_BESIDE = """
+ALTER TABLE messages ADD COLUMN crc32 INTEGER;    -- of the raw bytes; NULL where sha256 was computed at once
+CREATE TABLE stored (                             -- bodies in segments beside the database
+    message_id  INTEGER PRIMARY KEY REFERENCES messages (id),
+    segment     INTEGER NOT NULL,
+    start       INTEGER NOT NULL,
+    size        INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX stored_places ON stored (segment, start);
+CREATE TABLE emptied (                            -- places whose bytes have still to be removed
+    segment     INTEGER NOT NULL,
+    start       INTEGER NOT NULL,
+    size        INTEGER NOT NULL,
+    PRIMARY KEY (segment, start)
+) WITHOUT ROWID;
+CREATE TABLE swept (                              -- segments in which no crash has left anything
+    segment     INTEGER PRIMARY KEY
+);
+CREATE TABLE bodies_directory (                   -- where the segments are
+    name        TEXT    NOT NULL
+);
+INSERT INTO bodies_directory (name) VALUES (lower(hex(randomblob(8))));
+"""
+"""Large bodies are appended to files, which takes a third of the time; those in the database stay there."""
+
+MIGRATIONS: tuple[str, ...] = (
+    FIRST,
+    TRUST_BY_ACCOUNT,
+    PEOPLES_DECISIONS,
+    flat.LINES,
+    flat.TALLIES,
+    BODIES_BESIDE,
+    flat.LISTS,
+    flat.FINISHED,
+)
 
 
 def version_of(connection: sqlite3.Connection) -> int:
     """The number of the last step the database has taken; 0 for a new one."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def statements(step: str) -> Iterator[str]:
+    """A step's statements, one by one: `executescript` would commit before the first. A trigger holds statements itself."""
+    statement = ""
+    for line in step.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def migrate(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -167,7 +254,7 @@ def migrate(connection: sqlite3.Connection) -> tuple[int, int]:
         try:
             version = version_of(connection)
             if version < len(MIGRATIONS):
-                for statement in MIGRATIONS[version].split(";\n"):
+                for statement in statements(MIGRATIONS[version]):
                     connection.execute(statement)
                 version += 1
                 connection.execute(f"PRAGMA user_version = {version}")

@@ -1,18 +1,20 @@
 """What people ask of the spool: find, read the story, decide."""
 
-import json
 import sqlite3
 
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import HeldReason, State
-from apptrack_ingest.spool.contract import Action, Filter, Story, Summary
-from apptrack_ingest.spool.rows import decided, no_application, story_of, summary_in
-from apptrack_ingest.spool.sqlite import reports
+from apptrack_ingest.spool import finding
+from apptrack_ingest.spool.contract import Action, Facts, Filter, Story, Summary
+from apptrack_ingest.spool.finding import Dialect
+from apptrack_ingest.spool.rows import decided, must_be_kept, no_application, story_of, summary_in
+from apptrack_ingest.spool.sqlite import hand_off, messages, reports
 
-_SUMMARY = """
-SELECT a.*, (SELECT r.state FROM reports r WHERE r.application_id = a.id ORDER BY r.id DESC LIMIT 1) AS report
-FROM applications a
-"""
+# The index is named, for SQLite knows nothing of how much each would leave.
+_DIALECT = Dialect(
+    "instr(fold(coalesce(a.candidate_name, '') || char(10) || coalesce(a.candidate_email, '')), :candidate) > 0",
+    lambda index: f"INDEXED BY {index}",
+)
 
 _HISTORY = (
     "SELECT * FROM attempts WHERE application_id = ?",
@@ -23,55 +25,39 @@ _HISTORY = (
 
 def find(connection: sqlite3.Connection, wanted: Filter) -> list[Summary]:
     """The applications that match, newest first."""
-    where, values = _conditions(wanted)
-    rows = connection.execute(f"{_SUMMARY} WHERE {where} ORDER BY a.id DESC LIMIT ?", [*values, wanted.limit])
-    return [summary_in(row) for row in rows]
+    return [summary_in(row) for row in connection.execute(*finding.page(wanted, _DIALECT))]
 
 
-def _conditions(wanted: Filter) -> tuple[str, list[object]]:
-    """SQL made of our own constants, with the values apart."""
-    parts: list[tuple[str, object]] = []
-    if wanted.states:
-        parts.append(("a.state IN (SELECT value FROM json_each(?))", json.dumps(wanted.states)))
-    if wanted.reasons:
-        parts.append(("a.reason IN (SELECT value FROM json_each(?))", json.dumps(wanted.reasons)))
-    if wanted.report_states:
-        parts.append(("report IN (SELECT value FROM json_each(?))", json.dumps(wanted.report_states)))
-    if wanted.candidate:
-        parts.append(
-            (
-                "instr(fold(coalesce(a.candidate_name, '') || char(10) || coalesce(a.candidate_email, '')), fold(?)) > 0",
-                wanted.candidate,
-            )
-        )
-    for condition, value in (
-        ("a.account = ?", wanted.account),
-        ("a.applicant_id = ?", wanted.applicant_id),
-        ("a.client_reference = ?", wanted.client_reference),
-        ("a.received_at >= ?", wanted.since),
-        ("a.id < ?", wanted.before_id),
-    ):
-        if value is not None:
-            parts.append((condition, value))
-    return " AND ".join(condition for condition, _ in parts) or "1", [value for _, value in parts]
+def count(connection: sqlite3.Connection, wanted: Filter) -> int:
+    """How many match, whatever the limit."""
+    return int(connection.execute(*finding.number(wanted, _DIALECT)).fetchone()[0])
 
 
 def story(connection: sqlite3.Connection, application_id: int) -> Story:
     """Everything known of one application."""
-    row = connection.execute(f"{_SUMMARY} WHERE a.id = ?", (application_id,)).fetchone()
+    row = connection.execute(f"{finding.SUMMARY} FROM applications a WHERE a.id = ?", (application_id,)).fetchone()
     if row is None:
         raise no_application(application_id)
-    message = connection.execute("SELECT * FROM messages WHERE id = ?", (row["message_id"],)).fetchone()
+    message = dict(connection.execute("SELECT * FROM messages WHERE id = ?", (row["message_id"],)).fetchone())
+    message["sha256"] = message["sha256"] or messages.digest(connection, row["message_id"])
     return story_of(
         row, message, *(connection.execute(f"{history} ORDER BY id", (application_id,)) for history in _HISTORY)
     )
 
 
-def record(connection: sqlite3.Connection, application_id: int, at: float, actor: str, action: str, note: str) -> None:
+def record(
+    connection: sqlite3.Connection,
+    application_id: int,
+    at: float,
+    actor: str,
+    action: str,
+    note: str,
+    order_id: int | None = None,
+) -> None:
     """Keeps who did what, when and why."""
     connection.execute(
-        "INSERT INTO actions (application_id, at, actor, action, note) VALUES (?, ?, ?, ?, ?)",
-        (application_id, at, actor, action, note),
+        "INSERT INTO actions (application_id, at, actor, action, note, order_id) VALUES (?, ?, ?, ?, ?, ?)",
+        (application_id, at, actor, action, note, order_id),
     )
 
 
@@ -88,10 +74,20 @@ def act(connection: sqlite3.Connection, application_id: int, action: Action, *, 
         _set_going(connection, application_id, action, now)
     else:
         _set_aside(connection, application_id, action, state, now)
-    record(connection, application_id, now, action.actor, action.event, action.note)
+    record(connection, application_id, now, action.actor, action.event, action.note, action.order_id)
     if action.report is not None:
         reports.insert(connection, application_id, action.report, now)
     return state
+
+
+def update_facts(connection: sqlite3.Connection, application_id: int, facts: Facts, applicant_id: int | None) -> None:
+    """Replaces what was derived from the mail, unless that was erased meanwhile."""
+    row = connection.execute(
+        "SELECT m.id, m.erased_at FROM applications a JOIN messages m ON m.id = a.message_id WHERE a.id = ?",
+        (application_id,),
+    ).fetchone()
+    must_be_kept(row, application_id)
+    hand_off.keep_facts(connection, application_id, facts, applicant_id)
 
 
 def _set_going(connection: sqlite3.Connection, application_id: int, action: Action, now: float) -> None:

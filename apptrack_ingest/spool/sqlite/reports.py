@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 from apptrack_ingest.errors import LeaseLost
 from apptrack_ingest.model import AttemptKind, Report, ReportState
-from apptrack_ingest.spool.contract import Pause, ReportClaim, ReportSettlement
+from apptrack_ingest.spool.contract import ReportClaim, ReportSettlement
 from apptrack_ingest.spool.rows import ended_badly, report_claim_of
+from apptrack_ingest.spool.turns import Share, in_turn
 
 
 def insert(connection: sqlite3.Connection, application_id: int, report: Report, now: float) -> None:
@@ -18,7 +19,7 @@ def insert(connection: sqlite3.Connection, application_id: int, report: Report, 
     if account is None:
         return
     connection.execute(
-        "UPDATE reports SET state = 'superseded', due_at = NULL, settled_at = ?"
+        "UPDATE reports INDEXED BY reports_open SET state = 'superseded', due_at = NULL, settled_at = ?"
         " WHERE account = ? AND applicant_id = ? AND state IN ('due', 'refused', 'failed')",
         (now, account, report.applicant_id),
     )
@@ -41,42 +42,52 @@ def insert(connection: sqlite3.Connection, application_id: int, report: Report, 
 
 # A report waits while an older one of its applicant is under way: two in flight could arrive in the wrong order.
 FREE = """
-r.state = 'due' AND r.in_attempt = 0 AND r.account IN (SELECT value FROM json_each(:accounts))
-  AND NOT EXISTS (SELECT 1 FROM reports o INDEXED BY reports_by_applicant
+r.state = 'due' AND r.in_attempt = 0
+  AND NOT EXISTS (SELECT 1 FROM reports o INDEXED BY reports_in_attempt
                   WHERE o.account = r.account AND o.applicant_id = r.applicant_id
                     AND o.id <> r.id AND o.in_attempt = 1 AND o.lease_until > :now)
 """
 
-_CLAIMABLE = f"""
-SELECT r.*, a.received_at FROM reports r INDEXED BY reports_due JOIN applications a ON a.id = r.application_id
-WHERE {FREE} AND r.due_at <= :now AND r.account NOT IN (SELECT account FROM pauses WHERE until > :now)
-ORDER BY r.due_at, r.id LIMIT :limit
+_OPEN = """
+SELECT DISTINCT value AS account FROM json_each(:accounts) WHERE value NOT IN (
+    SELECT account FROM pauses WHERE stage = 'report' AND (until IS NULL OR until > :now))
+"""
+
+_QUEUE = f"""
+SELECT r.id, r.account, r.due_at, 1 AS believed FROM reports r INDEXED BY reports_due
+WHERE r.account = :account AND {FREE} AND r.due_at <= :now ORDER BY r.due_at, r.id
 """  # noqa: S608 - only our own constants
+
+_BUSY = "SELECT account, count(*) FROM reports INDEXED BY reports_in_attempt WHERE in_attempt = 1 GROUP BY account"
+
+_TAKE = """
+UPDATE reports SET lease_worker = :worker, lease_token = lease_token + 1, lease_until = :until, attempts = attempts + 1,
+    series_from = coalesce(series_from, :now), in_attempt = 1
+WHERE id = :id
+RETURNING *, (SELECT a.received_at FROM applications a WHERE a.id = application_id) AS received_at
+"""
 
 
 def claim(
     connection: sqlite3.Connection, *, worker: str, now: float, lease: float, limit: int, accounts: Collection[str]
 ) -> list[ReportClaim]:
-    """Takes due reports, oldest due first, and counts an attempt of each."""
-    wanted = {"now": now, "accounts": json.dumps(list(accounts)), "limit": limit}
-    rows = connection.execute(_CLAIMABLE, wanted).fetchall()
-    return [_take(connection, row, worker, now, lease) for row in rows]
+    """Takes due reports and counts an attempt of each; the accounts take turns (turns.in_turn)."""
+    share = Share(limit, dict(connection.execute(_BUSY).fetchall()), {})
+    wanted = connection.execute(_OPEN, {"accounts": json.dumps(list(accounts)), "now": now}).fetchall()
+    queues = [connection.execute(_QUEUE, {"account": row["account"], "now": now}) for row in wanted]
+    return [_take(connection, row["id"], worker, now, lease) for row in in_turn(queues, share)]
 
 
-def _take(connection: sqlite3.Connection, row: sqlite3.Row, worker: str, now: float, lease: float) -> ReportClaim:
-    token, attempt = row["lease_token"] + 1, row["attempts"] + 1
-    series_from = row["series_from"] if row["series_from"] is not None else now
-    connection.execute(
-        "UPDATE reports SET lease_worker = ?, lease_token = ?, lease_until = ?, attempts = ?, series_from = ?,"
-        " in_attempt = 1 WHERE id = ?",
-        (worker, token, now + lease, attempt, series_from, row["id"]),
-    )
+def _take(connection: sqlite3.Connection, report_id: int, worker: str, now: float, lease: float) -> ReportClaim:
+    values = {"worker": worker, "now": now, "until": now + lease, "id": report_id}
+    (row,) = connection.execute(_TAKE, values).fetchall()
+    token, attempt = row["lease_token"], row["attempts"]
     connection.execute(
         "INSERT INTO attempts (application_id, report_id, kind, number, token, worker, started_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (row["application_id"], row["id"], AttemptKind.REPORT, attempt, token, worker, now),
     )
-    return report_claim_of(row, token=token, attempt=attempt, series_from=series_from)
+    return report_claim_of(row, token=token, attempt=attempt, series_from=row["series_from"])
 
 
 def renew(connection: sqlite3.Connection, claim: ReportClaim, until: float) -> bool:
@@ -131,7 +142,8 @@ def end_attempt(connection: sqlite3.Connection, report_id: int, token: int, code
 def reap(connection: sqlite3.Connection, *, now: float) -> None:
     """Ends attempts nobody holds any more: their reports are due at once (sending again does no harm)."""
     for row in connection.execute(
-        "SELECT id, lease_token FROM reports WHERE in_attempt = 1 AND lease_until <= ?", (now,)
+        "SELECT id, lease_token FROM reports INDEXED BY reports_in_attempt WHERE in_attempt = 1 AND lease_until <= ?",
+        (now,),
     ).fetchall():
         end_attempt(connection, row["id"], row["lease_token"], "no-verdict", "the attempt was cut off", now)
         connection.execute(
@@ -165,34 +177,3 @@ def _ended_badly(connection: sqlite3.Connection, report_id: int) -> int:
     """The application's id of a report that is refused or failed."""
     row = connection.execute("SELECT application_id, state FROM reports WHERE id = ?", (report_id,)).fetchone()
     return ended_badly(row, report_id)
-
-
-# --- pauses ----------------------------------------------------------------------------------------------------------
-
-
-def pause(connection: sqlite3.Connection, wanted: Pause) -> None:
-    """Pauses an account's reporting; a pause already there keeps its beginning."""
-    connection.execute(
-        "INSERT INTO pauses (account, reason, since, until, fingerprint) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (account) DO UPDATE SET reason = excluded.reason, until = excluded.until,"
-        " fingerprint = excluded.fingerprint",
-        (wanted.account, wanted.reason, wanted.since, wanted.until, wanted.fingerprint),
-    )
-
-
-def resume(connection: sqlite3.Connection, account: str) -> bool:
-    """Ends a pause, and lets the account's reports go at once, with their whole schedule before them."""
-    ended = connection.execute("DELETE FROM pauses WHERE account = ?", (account,)).rowcount == 1
-    if ended:
-        connection.execute(
-            "UPDATE reports SET due_at = created_at, series_from = NULL, series_base = attempts, refused_since = NULL"
-            " WHERE account = ? AND state = 'due' AND in_attempt = 0",
-            (account,),
-        )
-    return ended
-
-
-def pauses(connection: sqlite3.Connection) -> list[Pause]:
-    """All pauses."""
-    rows = connection.execute("SELECT account, reason, since, until, fingerprint FROM pauses ORDER BY account")
-    return [Pause(*row) for row in rows]

@@ -8,18 +8,17 @@ from apptrack_ingest.spool.contract import Action, Load
 from apptrack_ingest.spool.rows import ACTOR, UNVOUCHED_NOTE
 from apptrack_ingest.spool.sqlite import messages, people
 
-_UNVOUCHED = "trusted = 0 AND vouched = 0 AND state IN ('received', 'held')"
-
-_LOAD = f"""
-SELECT (SELECT count(*) FROM applications INDEXED BY applications_due WHERE state = 'received'), count(*), total(size)
-FROM messages WHERE id IN (SELECT message_id FROM applications INDEXED BY applications_untrusted WHERE {_UNVOUCHED})
-"""  # noqa: S608 - only our own constants
+_LOAD = """
+SELECT (SELECT coalesce(sum(number), 0) FROM tallies WHERE subject = 'applications' AND state = 'received'),
+    coalesce(sum(number), 0), coalesce(sum(bytes), 0)
+FROM tallies WHERE subject = 'messages'
+"""
 
 _EXPIRED = f"""
-SELECT id, message_id FROM applications INDEXED BY applications_untrusted
-WHERE {_UNVOUCHED} AND state = '{State.HELD}'
+SELECT id, message_id FROM applications INDEXED BY applications_expiring
+WHERE trusted = 0 AND vouched = 0 AND state = '{State.HELD}'
   AND reason IN ('{HeldReason.UNTRUSTED}', '{HeldReason.NO_APPLICANT_ID}', '{HeldReason.INVALID_APPLICANT_ID}')
-  AND received_at < :before LIMIT :limit
+  AND received_at < :before ORDER BY received_at, id LIMIT :limit
 """  # noqa: S608 - only our own constants
 
 

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -114,6 +117,15 @@ class House:
 
         self.do(work)
 
+    def settle_all(self, settlement: Settlement) -> None:
+        """One attempt of each that is due, all ended so."""
+
+        async def work(spool: Spool) -> None:
+            for claim in await spool.claim(worker="w1", now=time.time(), lease=60.0, limit=100):
+                await spool.settle(claim, settlement, now=time.time())
+
+        self.do(work)
+
     def delivered(self, *, report: ReportState | None = None, facts: Facts = JANE, **given: Any) -> int:
         """A delivered application of acme, its report settled so; None: still due."""
         application_id = self.put(**given)
@@ -158,6 +170,19 @@ class House:
         result = CliRunner().invoke(main, [name, "--config", str(self.config), *rest], catch_exceptions=False)
         assert result.exit_code == code, result.output
         return result
+
+    def on_a_terminal(self, answer: str, *words: object, code: int = 0) -> str:
+        """One command where somebody is there to be asked, who answers so; all that they see."""
+        name, *rest = map(str, words)
+        ours, theirs = os.openpty()
+        command = [sys.executable, "-m", "apptrack_ingest", name, "--config", str(self.config), *rest]
+        ended = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        os.write(ours, f"{answer}\n".encode())
+        said, _ = ended.communicate(timeout=60)
+        os.close(ours)
+        os.close(theirs)
+        assert ended.returncode == code, said
+        return said.decode()
 
     def json(self, *words: object, code: int = 0) -> Any:
         """What the command prints for programs."""

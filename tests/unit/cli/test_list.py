@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from apptrack_ingest.cli import main
 from apptrack_ingest.lifecycle import Event
-from apptrack_ingest.model import HeldReason, ReportState
+from apptrack_ingest.model import HeldReason, ReportState, Stage
 from apptrack_ingest.spool.contract import Facts, Pause, Settlement
 
 from .conftest import HOSTILE, JANE, SECRET, House
@@ -48,8 +48,8 @@ def test_filters_narrow(house: House) -> None:
     old = house.put(received_at=time.time() - 10 * 86400, applicant_id=7)
     assert ids(house, "--state", "delivered") == [delivered]
     assert ids(house, "--state", "delivered", "--state", "held") == [no_id, untrusted, delivered]
-    assert ids(house, "--reason", "untrusted") == [untrusted]
-    assert ids(house, "--report", "refused") == [delivered]
+    assert ids(house, "--held-reason", "untrusted") == [untrusted]
+    assert ids(house, "--report-state", "refused") == [delivered]
     assert ids(house, "--account", "beta") == [no_id]
     assert ids(house, "--applicant-id", 7) == [old]
     assert ids(house, "--client-reference", "VAC-1042") == [delivered]
@@ -104,7 +104,9 @@ def test_states_say_what_comes_next(house: House) -> None:
 
 def test_what_is_not_reported_is_said_under_the_table(house: House) -> None:
     house.delivered(account="beta")
-    house.do(lambda spool: spool.pause(Pause("acme", "unauthorized", 1e9, time.time() + 600, "abcdef123456")))
+    house.do(
+        lambda spool: spool.pause(Pause("acme", Stage.REPORT, "unauthorized", 1e9, time.time() + 600, "abcdef123456"))
+    )
     told = house.run("list").stdout
     assert "account beta has no hash: idibu is told nothing, 1 report waiting; set accounts.beta.hash_file" in told
     assert "reporting of account acme is paused since 2001-09-0" in told

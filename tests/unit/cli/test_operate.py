@@ -6,7 +6,7 @@ import time
 import pytest
 
 from apptrack_ingest.lifecycle import Event
-from apptrack_ingest.model import HeldReason, ReportState, ReportStatus, State
+from apptrack_ingest.model import HeldReason, ReportState, ReportStatus, Stage, State
 from apptrack_ingest.spool.contract import Pause, Settlement
 from apptrack_ingest.testing import an_email
 
@@ -260,6 +260,6 @@ def test_a_reason_of_any_text_is_kept_and_shown_harmlessly(house: House) -> None
 
 def test_a_pause_does_not_keep_a_report_from_being_retried(house: House) -> None:
     application_id = house.delivered(report=ReportState.REFUSED)
-    house.do(lambda spool: spool.pause(Pause("acme", "unauthorized", 1.0, time.time() + 600, "f")))
+    house.do(lambda spool: spool.pause(Pause("acme", Stage.REPORT, "unauthorized", 1.0, time.time() + 600, "f")))
     house.run("retry", application_id)
     assert house.story(application_id).reports[-1].state is ReportState.DUE

@@ -13,7 +13,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from apptrack_ingest.cli.samples import samples
 from apptrack_ingest.cli.sending import UNKNOWN_SENDER, running, sender_of, with_crlf
-from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.mime import parse
 from apptrack_ingest.testing import an_email
 
 from .conftest import HOSTILE, House

@@ -6,7 +6,7 @@ import pytest
 
 from apptrack_ingest.cli.showing import safe, span
 from apptrack_ingest.lifecycle import Event, report_of
-from apptrack_ingest.model import HeldReason, ReportState, State
+from apptrack_ingest.model import HeldReason, ReportState, Stage, State
 from apptrack_ingest.spool.contract import Action, Facts, Pause, Settlement
 
 from .conftest import HOSTILE, SECRET, House
@@ -95,11 +95,13 @@ def test_what_is_next_of_a_received_one(house: House) -> None:
 def test_what_is_next_of_a_report(house: House) -> None:
     application_id = house.delivered()
     assert "report 1 is sent as soon as a worker is free" in following(house, application_id)
-    house.do(lambda spool: spool.pause(Pause("acme", "unauthorized", 1e9, time.time() + 600, "abcdef123456")))
+    house.do(
+        lambda spool: spool.pause(Pause("acme", Stage.REPORT, "unauthorized", 1e9, time.time() + 600, "abcdef123456"))
+    )
     assert "report 1 waits: reporting of account acme is paused (unauthorized) until" in following(
         house, application_id
     )
-    house.do(lambda spool: spool.resume("acme"))
+    house.do(lambda spool: spool.resume("acme", Stage.REPORT, now=time.time()))
     house.settle_report(ReportState.REFUSED)
     assert f"report 1 is refused: `retry {application_id} --report` sends it again" in following(house, application_id)
     assert "account beta has no hash" in following(house, house.delivered(account="beta"))

@@ -27,7 +27,7 @@ from apptrack_ingest.spool.sqlite import open_spool
 async def main():
     spool = open_spool(Path(sys.argv[1]))
     for number in range(1, 1_000_000):
-        raw = b"X-iTrackID: %d\\r\\n\\r\\n" % number + b"x" * 20_000
+        raw = b"X-iTrackID: %d\\r\\n\\r\\n" % number + b"x" * 40_000
         message = Message(Envelope("a@b.example", ("c@d.example",), "127.0.0.1"), 1.0, raw)
         await spool.put(message, [Arrival("acme", number, True)])
         print(number, flush=True)
@@ -150,7 +150,7 @@ def test_a_mistyped_path_is_no_empty_backup(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     done = run_commands("backup", DATA=tmp_path / "data", DEST=tmp_path / "backup")
     assert done.returncode != 0
-    assert "unable to open database file" in done.stderr
+    assert "there is no spool at" in done.stderr
     assert list((tmp_path / "data").iterdir()) == []
     assert not (tmp_path / "backup" / "spool.sqlite3").exists()
 

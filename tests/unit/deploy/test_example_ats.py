@@ -127,7 +127,7 @@ def test_signed_nonsense_is_refused(ats: ModuleType, url: str, body: bytes) -> N
 
     from apptrack_handlers.webhook import signed
 
-    headers = signed("message", int(time.time()), body, [ats.key_of(SECRET)])
+    headers = signed("message", int(time.time()), [body], [ats.key_of(SECRET)])
     assert status_of(f"{url}/applications", body, headers) == 400
     assert candidates(url) == []
 

@@ -54,9 +54,11 @@ def tls(tmp_path: Path) -> Path:
 
 def started(example: str, tls: Path) -> Settings:
     """The settings as a start finds them; an example that has no account of its own gets one."""
-    text = example if "recipients" in example else ACME + example
-    file = tls.parent / "example.toml"
-    file.write_text(text.replace("/etc/apptrack-ingest/tls", str(tls)), encoding="utf-8")
+    text = example if "recipients" in example else f"{example}\n{ACME}"
+    url, file = tls.parent / "spool-url", tls.parent / "example.toml"
+    url.write_text("postgresql://ingest@127.0.0.1/spool", encoding="utf-8")
+    text = text.replace("/etc/apptrack-ingest/tls", str(tls)).replace("/etc/apptrack-ingest/spool-url", str(url))
+    file.write_text(text, encoding="utf-8")
     return build.checked(file)
 
 

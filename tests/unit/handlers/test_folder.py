@@ -15,7 +15,7 @@ import pytest
 from apptrack_handlers import folder
 from apptrack_handlers.folder import Folder
 
-from apptrack_ingest import Accepted, Application
+from apptrack_ingest import Accepted, Application, Candidate, Person
 from apptrack_ingest.testing import A_PDF, a_document, an_application
 
 FIRST = an_application(applicant_id=7)
@@ -127,6 +127,58 @@ def test_what_a_killed_process_left_of_another_applicant_is_swept(tmp_path: Path
     (tmp_path / "default" / ".work" / "8.lock").touch()
     in_(tmp_path).handle(FIRST)
     assert list((tmp_path / "default" / ".work").iterdir()) == []
+
+
+# --- forgetting ---------------------------------------------------------------------------------------------------------
+
+
+def person(*applicant_ids: int, email: str = "jane.doe@example.com", account: str = "default") -> Person:
+    return Person(account, email, applicant_ids)
+
+
+def test_a_person_is_removed_with_all_deliveries(tmp_path: Path) -> None:
+    for application in (FIRST, UPDATE, an_application(applicant_id=8, candidate=Candidate("Jo", "jo@example.org"))):
+        in_(tmp_path).handle(application)
+    assert in_(tmp_path).forget(person(7)) == 1
+    assert sorted(path.name for path in (tmp_path / "default").iterdir()) == [".work", "8"]
+    assert list((tmp_path / "default" / ".work").iterdir()) == []
+    assert in_(tmp_path).forget(person(7)) == 0
+
+
+def test_where_nothing_was_filed_nothing_is_made(tmp_path: Path) -> None:
+    assert in_(tmp_path / "none").forget(person(7)) == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_another_accounts_candidates_stay(tmp_path: Path) -> None:
+    in_(tmp_path).handle(an_application(account="beta"))
+    in_(tmp_path).handle(FIRST)
+    assert in_(tmp_path).forget(person(FIRST.applicant_id)) == 1
+    assert len(list((tmp_path / "beta").glob("*/application.json"))) == 1
+
+
+@pytest.mark.parametrize("spoilt", ["", "[]", "{}", '{"candidate": 1}', '{"candidate": {"email": ["x"]}}'])
+def test_a_spoilt_file_is_in_nobodys_way(tmp_path: Path, spoilt: str) -> None:
+    in_(tmp_path).handle(an_application(applicant_id=8))
+    in_(tmp_path).handle(FIRST)
+    (tmp_path / "default" / "8" / "application.json").write_text(spoilt)
+    assert in_(tmp_path).forget(person()) == 1
+    assert (tmp_path / "default" / "8").exists()
+
+
+def test_a_removal_that_was_killed_is_ended_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    line, alive = 0, True
+    while alive:
+        line += 1
+        path = tmp_path / str(line)
+        in_(path).handle(FIRST)
+        alive = killed_at(line, partial(in_(path).forget, person(7)))
+        if alive:
+            in_(path).forget(person(7))
+        assert not (path / "default" / "7").exists()
+        assert list((path / "default" / ".work").iterdir()) == []
+    assert line > 10, "the whole removal was walked through"
 
 
 # --- kill -9 ------------------------------------------------------------------------------------------------------------

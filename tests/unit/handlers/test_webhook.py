@@ -7,6 +7,7 @@ import logging
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,34 @@ async def reason_and_delay(handler: Webhook) -> tuple[str, float | None]:
     return caught.value.reason, caught.value.after
 
 
+@pytest.mark.parametrize(
+    ("status", "about"), [(429, "ats"), (502, "ats"), (503, "ats"), (504, "ats"), (500, None), (408, None), (301, None)]
+)
+async def test_it_says_which_answers_speak_of_the_ats_as_a_whole(
+    ats: FakeAts, make: Made, status: int, about: str | None
+) -> None:
+    ats.answers.append((status, {}, b""))
+    with pytest.raises(RetryLater) as caught:
+        await make(ats.url).handle(APPLICATION)
+    assert caught.value.about == about
+
+
+async def test_an_ats_that_is_not_there_is_the_ats_as_a_whole(make: Made) -> None:
+    with pytest.raises(RetryLater) as caught:
+        await make("http://127.0.0.1:9/").handle(APPLICATION)
+    assert caught.value.about == "ats"
+
+
+async def test_a_large_document_goes_out_as_it_is(ats: FakeAts, make: Made) -> None:
+    """Its base64 is made in pieces: none may be padded but the last."""
+    content = bytes(range(256)) * 3000 + b"x"
+    large = replace(APPLICATION.documents[0], content=content)
+    await make(ats.url).handle(replace(APPLICATION, documents=(large, *APPLICATION.documents[1:])))
+    sent = json.loads(ats.requests[0].body)["documents"]
+    assert base64.b64decode(sent[0]["content"], validate=True) == content
+    assert len(sent) == len(APPLICATION.documents)
+
+
 # --- the request ----------------------------------------------------------------------------------------------------------
 
 
@@ -99,7 +128,7 @@ async def test_credentials_in_the_url_are_sent_as_basic_authentication(ats: Fake
 
 def test_the_specification_s_own_example() -> None:
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    headers = webhook.signed("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}', [key])
+    headers = webhook.signed("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, [b'{"test": ', b"2432232314}"], [key])
     assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",

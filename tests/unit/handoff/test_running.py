@@ -99,6 +99,15 @@ async def test_also_when_it_is_raised_in_a_thread(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize(
+    ("about", "kept"),
+    [("ats", "ats"), ("application", "application"), (None, None), ("everybody", None), (1, None), ([], None)],
+)
+async def test_whom_it_is_about_is_one_of_two_words_or_unknown(about: Any, kept: str | None) -> None:
+    outcome = await outcome_of(RetryLater("the ATS sleeps", about=about))
+    assert outcome == Again("retry-later", "the ATS sleeps", about=kept)
+
+
+@pytest.mark.parametrize(
     ("after", "kept"),
     [(None, None), (5, 5.0), (-1, 0.0), (1e12, running.MAX_AFTER), (float("nan"), None), ("5", None), (True, None)],
 )

@@ -46,6 +46,7 @@ async def failure(url: str, timeout: float = 10) -> IdibuError:
     return raised.value
 
 
+@pytest.mark.parametrize("proxies", [False, True], ids=["direct", "httpx"])
 @pytest.mark.parametrize(
     "step",
     [
@@ -61,9 +62,16 @@ async def failure(url: str, timeout: float = 10) -> IdibuError:
     ids=str,
 )
 async def test_the_hash_is_in_no_log_and_no_error(
-    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, everything_of: Everything, step: Step | None
+    sandbox: Sandbox,
+    caplog: pytest.LogCaptureFixture,
+    everything_of: Everything,
+    monkeypatch: pytest.MonkeyPatch,
+    step: Step | None,
+    proxies: bool,
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    if proxies:  # then httpx's own connections are used, which log
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     if step:
         sandbox.misbehave(step)
         error = await failure(sandbox.base_url, timeout=1 if step.fault is Fault.HANG else 10)
@@ -72,7 +80,8 @@ async def test_the_hash_is_in_no_log_and_no_error(
         async with Client(sandbox.base_url, SecretStr(HASH)) as client:
             await client.post_status(5, DOCUMENT)
     assert not leaks(caplog.text + str([vars(record) for record in caplog.records]))
-    assert not step or step.fault in (Fault.HANG, Fault.CLOSE) or "HTTP Request: POST http://127.0.0.1" in caplog.text
+    answered = not step or step.fault not in (Fault.HANG, Fault.CLOSE)
+    assert ("HTTP Request: POST http://127.0.0.1" in caplog.text) is (proxies and answered)
 
 
 async def test_the_hash_stays_secret_where_nobody_answers(
@@ -94,7 +103,7 @@ async def test_the_hash_stays_secret_where_nobody_answers(
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + SAVED, IdibuUnreachable),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b" " * (MAX_BYTES + 1) + SAVED, IdibuNotUnderstood),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + SAVED, IdibuNotUnderstood),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://[::bad\r\nContent-Length: 0\r\n\r\n", IdibuUnreachable),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[::bad\r\nContent-Length: 0\r\n\r\n", IdibuNotUnderstood),
         (b"HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\nContent-Length: 0\r\n\r\n", IdibuNotUnderstood),
         (
             b"HTTP/1.1 200 OK\r\nContent-Type: \xff;\r\nRetry-After: \xff\r\nSet-Cookie: \xff=;;=\r\n\r\n",

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from apptrack_ingest.errors import Unreadable
-from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.mime import parse
 
 HEAD = b"X-iTrackID: 1\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
 PDF = HEAD + b"--b\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from apptrack_ingest.parse import parse
 from apptrack_ingest.parse.digest import ContentDigest, canonical_leaf
+from apptrack_ingest.parse.mime import parse
 
 
 def test_forward_to_and_global_cc_copies_are_one_content(sample):

@@ -3,7 +3,8 @@
 import base64
 
 from apptrack_ingest.model import HeldReason, Role
-from apptrack_ingest.parse import Limits, parse
+from apptrack_ingest.parse.limits import Limits
+from apptrack_ingest.parse.mime import parse
 
 HEAD = b'X-iTrackID: 1\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\n'
 

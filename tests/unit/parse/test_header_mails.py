@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from apptrack_ingest.model import Parsed
-from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.mime import parse
 
 Read = Callable[[str], Parsed]
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from apptrack_ingest.errors import Unreadable
 from apptrack_ingest.model import Candidate, HeldReason, Role
-from apptrack_ingest.parse import Limits, mime, parse
+from apptrack_ingest.parse import mime
+from apptrack_ingest.parse.limits import Limits
+from apptrack_ingest.parse.mime import parse
 
 PDF = base64.b64encode(b"%PDF-1.4 some content").decode()
 

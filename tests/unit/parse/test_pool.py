@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from apptrack_ingest.errors import IngestError, Unreadable
-from apptrack_ingest.parse import Limits
+from apptrack_ingest.parse.limits import Limits
 from apptrack_ingest.parse.pool import ParserPool
 
 GOOD = b"From: jane@example.org\r\nX-iTrackID: 4\r\n\r\nhello"

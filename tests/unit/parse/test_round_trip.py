@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apptrack_ingest.model import Role
-from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.mime import parse
 
 
 def encoded_once(text: str, charset: str = "utf-8") -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from apptrack_ingest.errors import Unreadable
-from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.mime import parse
 from apptrack_ingest.parse.structure import Budget, split
 
 ROOMY = {"parts": 100, "depth": 10, "decoded_bytes": 10**6}

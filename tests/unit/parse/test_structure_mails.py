@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from apptrack_ingest.model import HeldReason, Parsed, Role
-from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.mime import parse
 
 Read = Callable[[str], Parsed]
 PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"

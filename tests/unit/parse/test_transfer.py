@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apptrack_ingest.parse import transfer
 from apptrack_ingest.parse.transfer import decode
 
 PDF = b"%PDF-1.4 and some more bytes to fill two lines of base64, which takes fifty-seven each \xff"
@@ -106,3 +108,21 @@ def test_quoted_printable_comes_back(content):
 @given(st.binary(max_size=200), st.sampled_from(["base64", "quoted-printable", "uuencode", "x", ""]))
 def test_any_bytes_are_read(encoded, encoding):
     read(encoded, encoding)
+
+
+@pytest.mark.parametrize("line", [1, 3, 57, 76])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 100, 1000])
+def test_base64_of_any_length_in_lines_of_any_length(monkeypatch: pytest.MonkeyPatch, size: int, line: int) -> None:
+    monkeypatch.setattr(transfer, "_AT_ONCE", 64)  # so that pieces end anywhere in a line, and in a group of four
+    content = os.urandom(size)
+    encoded = base64.b64encode(content)
+    raw = b"\r\n".join(encoded[at : at + line] for at in range(0, len(encoded), line)) + b"\r\n"
+    assert decode(b"head" + raw + b"tail", 4, 4 + len(raw), "base64") == (content, None)
+
+
+def test_what_follows_the_padding_is_found_in_a_later_piece_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "_AT_ONCE", 8)
+    raw = b"QUJDRA==" + b"\r\n" * 20 + b"!"
+    content, problem = decode(raw, 0, len(raw), "base64")
+    assert content == b"ABCD"
+    assert problem is not None

@@ -4,8 +4,8 @@ text that anybody can have written."""
 import pytest
 
 from apptrack_ingest.model import HeldReason
-from apptrack_ingest.parse import parse
 from apptrack_ingest.parse.headers import header_block, peek
+from apptrack_ingest.parse.mime import parse
 
 ID = b"X-iTrackID: 666\r\n"
 MIXED = b'Content-Type: multipart/mixed; boundary="b"\r\n'

@@ -14,12 +14,12 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from pydantic import SecretStr
 
 from apptrack_ingest import settings
-from apptrack_ingest.model import Backlog, HeldReason, ReportState, State
+from apptrack_ingest.model import Backlog, HeldReason, PausedBy, ReportState, Stage, State
 from apptrack_ingest.report.digest import MOST_ROWS, Digest, compose, deliver
 from apptrack_ingest.spool.contract import Facts, Summary
 
 NOW = 1_700_000_000.0
-NOTHING = Backlog({}, {}, {}, {}, {}, frozenset(), 0)
+NOTHING = Backlog({}, {}, {}, {}, {}, {}, 0)
 PERSONAL = ("Jane Doe", "jane@example.org", "Nurse at Acme Hospital", "no such job, dear Jane")
 
 
@@ -58,7 +58,7 @@ def troubled() -> Backlog:
         reports={("acme", ReportState.REFUSED): 3, ("bolt", ReportState.FAILED): 1},
         oldest_hand_off={},
         oldest_report={},
-        paused=frozenset({"bolt"}),
+        paused={("bolt", Stage.REPORT): PausedBy.ITSELF},
         size_bytes=0,
     )
 
@@ -93,7 +93,7 @@ def test_nothing_that_waits_for_a_person_makes_no_digest(quiet: Backlog) -> None
         (replace(NOTHING, applications={("acme", State.FAILED): 2}), "2 failed"),
         (replace(NOTHING, reports={("acme", ReportState.REFUSED): 3}), "3 reports refused by idibu"),
         (replace(NOTHING, reports={("acme", ReportState.FAILED): 4}), "4 reports that did not reach idibu"),
-        (replace(NOTHING, paused=frozenset({"acme"})), "1 with reporting paused"),
+        (replace(NOTHING, paused={("acme", Stage.REPORT): PausedBy.ITSELF}), "1 with reporting paused"),
     ],
 )
 def test_each_kind_of_trouble_makes_one(trouble: Backlog, words: str) -> None:

@@ -43,6 +43,19 @@ def test_a_name_without_a_socket_and_a_socket_without_a_name_stop_the_start(list
         activated.by_listener(found, {"smtp": [listening()], "tls": [listening()]})
 
 
+def test_sockets_opened_for_several_intakes_find_their_listeners_by_number(listening) -> None:
+    listeners = (Listener(port=2525), Listener(socket="smtp"), Listener(port=2526))
+    one, two, three = listening(), listening(), listening()
+    words = activated.numbered([[one, two], [three], []])
+    found = Settings(smtp=Smtp(listeners=listeners))
+    assert activated.by_listener(found, words) == [
+        (listeners[0], [one, two]),
+        (listeners[1], [three]),
+        (listeners[2], []),
+    ]
+    assert activated.as_words(words) == f":0={one.fileno()},:0={two.fileno()},:1={three.fileno()}"
+
+
 def test_what_the_supervisor_says_the_intake_understands(listening) -> None:
     one, two = listening(), listening()
     words = activated.as_words({"smtp": [one], "tls": [two]})

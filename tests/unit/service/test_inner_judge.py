@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from names import NameServer, Trouble
 
-from apptrack_ingest.service.build import InnerJudge
+from apptrack_ingest.service.working import InnerJudge
 from apptrack_ingest.settings import Account, Dns, Rules, Settings, Trust
 from apptrack_ingest.testing import an_email
 from apptrack_ingest.trust import Rule

@@ -1,11 +1,13 @@
 """From settings to the intake's parts: what a rule, a limit or a file becomes, and what is wrong with it in words."""
 
 import resource
+import socket
 from pathlib import Path
 
 import pytest
 import trustme
 
+from apptrack_ingest.errors import ConfigError
 from apptrack_ingest.receive.users import make_hash
 from apptrack_ingest.service import intake
 from apptrack_ingest.settings import Account, Limits, Listener, Rules, Settings, Smtp, Trust, UntrustedMail
@@ -43,6 +45,34 @@ def test_an_accounts_rules_stand_beside_those_for_all() -> None:
     assert trust.refusing == {"beta"}
     assert trust.is_token("ABC".lower())
     assert not trust.is_token("abd")
+
+
+def test_several_intakes_together_keep_to_the_limits() -> None:
+    found = Settings(
+        limits=Limits(
+            connections=1000,
+            connections_per_network=50,
+            new_connections_per_minute=2,
+            messages_per_minute=300,
+            bytes_in_flight=64_000_000,
+        ),
+        untrusted=UntrustedMail(per_minute=31),
+    )
+    caps = intake.caps_of(found, of=3)
+    assert (caps.connections, caps.connections_per_network, caps.messages_per_minute) == (333, 16, 100)
+    assert (caps.untrusted_per_minute, caps.wrong_logins_per_minute) == (10, 3)
+    assert caps.new_connections_per_minute == 1, "none would be shut for all"
+    assert intake.budget_of(found, of=2) == (32_000_000, 0.8, 0.2)
+    assert intake.caps_of(found).connections == 1000 and intake.budget_of(found)[0] == 64_000_000
+
+
+def test_an_address_that_is_taken_is_named() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"smtp.host, smtp.port.*127.0.0.1:{port}.*cannot be listened on"):
+            intake.shared_sockets(Settings(smtp=Smtp(port=port)), {})
 
 
 def test_refusing_for_all_leaves_an_account_that_holds() -> None:

@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+from apptrack_ingest.errors import ChildFailed
 from apptrack_ingest.service import supervisor
 from apptrack_ingest.service.supervisor import SILENCE, Child, Supervisor
 from apptrack_ingest.settings import Settings
@@ -42,6 +43,55 @@ async def test_a_process_that_cannot_be_started_again_is_tried_until_it_can(over
     child.process.terminate()
     await asyncio.wait_for(keeper, 30)
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # a poller of asyncio's own, perhaps
+
+
+@pytest.mark.parametrize(("seconds", "gives_up"), [(59.0, True), (61.0, False)])
+async def test_a_process_that_does_not_stay_up_ends_the_service(over, monkeypatch, seconds, gives_up):
+    """Each start lasts so many seconds; one that lasts a minute is a good one."""
+    time, ran = [1000.0], []
+
+    async def run_once(child):
+        ran.append(time[0])
+        time[0] += seconds
+        if len(ran) == 40:
+            over._stop.set()
+        return -9
+
+    monkeypatch.setattr(over, "_run_once", run_once)
+    monkeypatch.setattr(supervisor, "time", types.SimpleNamespace(monotonic=lambda: time[0]))
+    monkeypatch.setattr(supervisor, "LONGEST_WAIT", 0.001)
+    keeping = over._keep(Child("intake", 2, 3, was_ready=True))
+    if not gives_up:
+        await keeping
+        assert len(ran) == 40
+        return
+    with pytest.raises(ChildFailed, match="intake-2 does not stay up") as found:
+        await keeping
+    assert found.value.code == 1
+    assert len(ran) == 11 and time[0] - 1000.0 >= supervisor.GIVE_UP_AFTER
+
+
+async def test_many_ends_in_a_short_time_are_no_reason_to_give_up(over, monkeypatch):
+    """A handful of mails that kill their worker must not end the intake."""
+    ran = []
+
+    async def run_once(child):
+        ran.append(child)
+        if len(ran) == 30:
+            over._stop.set()
+        return 1
+
+    monkeypatch.setattr(over, "_run_once", run_once)
+    monkeypatch.setattr(supervisor, "LONGEST_WAIT", 0.001)
+    await asyncio.wait_for(over._keep(Child("worker", was_ready=True)), 30)
+    assert len(ran) == 30
+
+
+def test_there_are_as_many_intakes_as_are_wanted(tmp_path):
+    found = Settings(data_dir=tmp_path, intake_processes=3)
+    assert list(Supervisor(None, found)._children) == ["worker", "intake-1", "intake-2", "intake-3"]
+    assert list(Supervisor(None, found, roles=("intake",))._children) == ["intake-1", "intake-2", "intake-3"]
+    assert list(Supervisor(None, Settings(data_dir=tmp_path))._children) == ["worker", "intake"]
 
 
 async def test_counts_that_cannot_be_kept_do_not_end_the_service(over, monkeypatch):

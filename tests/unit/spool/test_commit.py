@@ -3,13 +3,13 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from apptrack_ingest.errors import SpoolUnavailable
-from apptrack_ingest.spool.sqlite.commit import MOST_AT_ONCE, GroupCommitter, Operation
+from apptrack_ingest.spool.sqlite.commit import MOST_AT_ONCE, MOST_BYTES, GroupCommitter, Operation
 
 
 class Bench:
@@ -197,3 +197,100 @@ async def test_the_thread_outlives_whatever_goes_wrong(tmp_path: Path) -> None:
         await asyncio.wait_for(committer.do(lambda c: None), 10)
     assert await asyncio.wait_for(committer.do(lambda c: c.execute("SELECT 1").fetchone()[0]), 10) == 1
     await committer.close()
+
+
+# --- together -----------------------------------------------------------------------------------------------------
+
+
+class Numbers:
+    """Inserts numbers together, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.prepared: list[list[int]] = []
+        self.runs: list[list[int]] = []
+        self.endings = 0
+        self.fails: Exception | None = None
+
+    def prepare(self, items: Sequence[int]) -> None:
+        self.prepared.append(list(items))
+        if self.fails is not None and 13 in items:
+            raise self.fails
+
+    def run(self, connection: sqlite3.Connection, items: Sequence[int]) -> list[int]:
+        self.runs.append(list(items))
+        connection.executemany("INSERT INTO numbers VALUES (?)", [(n,) for n in items])
+        return [10 * n for n in items]
+
+    def ended(self, *, kept: bool) -> None:
+        self.endings += 1
+
+
+@pytest.fixture
+async def numbers(bench: Bench) -> Numbers:
+    """Puts a committer that does numbers together in the bench's place."""
+    await bench.committer.close()
+    numbers = Numbers()
+    bench.committer = GroupCommitter(bench.connect, together=numbers)
+    return numbers
+
+
+async def added(bench: Bench, *items: int, weight: int = 1) -> list[object]:
+    """Adds items that wait together behind another; returns what each was answered."""
+    first = asyncio.create_task(bench.committer.do(bench.held_up))
+    assert await asyncio.to_thread(bench.begun.wait, 10)
+    waiting = [asyncio.create_task(bench.committer.add(item, weight)) for item in items]
+    await asyncio.sleep(0)
+    bench.go_on.set()
+    await first
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_items_are_done_together_in_one_commit(bench: Bench, numbers: Numbers) -> None:
+    assert await added(bench, 1, 2, 3) == [10, 20, 30]
+    assert (numbers.prepared, numbers.runs) == ([[1, 2, 3]], [[1, 2, 3]])
+    assert bench.count("COMMIT") == 2
+    assert numbers.endings == 2
+
+
+async def test_an_item_at_fault_fails_alone(bench: Bench, numbers: Numbers) -> None:
+    results = await added(bench, 1, 0, 2)
+    assert results[::2] == [10, 20]
+    assert isinstance(results[1], sqlite3.IntegrityError)
+    assert bench.numbers() == [0, 1, 2]
+    assert bench.count("COMMIT") == 2
+
+
+async def test_an_item_that_cannot_be_prepared_fails_alone(bench: Bench, numbers: Numbers) -> None:
+    numbers.fails = OSError(28, "No space left on device")
+    results = await added(bench, 1, 13, 2)
+    assert results[::2] == [10, 20]
+    assert isinstance(results[1], SpoolUnavailable)
+    assert bench.numbers() == [0, 1, 2]
+
+
+async def test_preparing_holds_up_no_other_process(bench: Bench, numbers: Numbers) -> None:
+    numbers.fails = OSError(5, "Input/output error")
+    with pytest.raises(SpoolUnavailable):
+        await bench.committer.add(13, 1)
+    assert bench.count("BEGIN") == 0
+
+
+async def test_no_transaction_takes_more_bytes_than_it_should(bench: Bench, numbers: Numbers) -> None:
+    assert await added(bench, 1, 2, 3, 4, 5, weight=MOST_BYTES // 2) == [10, 20, 30, 40, 50]
+    assert numbers.runs == [[1, 2], [3, 4], [5]]
+
+
+async def test_a_loop_that_has_ended_meanwhile_harms_nobody(bench: Bench) -> None:
+    def ends() -> None:
+        loop = asyncio.new_event_loop()
+        loop.create_task(bench.committer.do(bench.held_up))  # noqa: RUF006 - left behind on purpose
+        loop.run_until_complete(asyncio.to_thread(bench.begun.wait, 10))
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+    await asyncio.to_thread(ends)
+    bench.go_on.set()
+    assert await bench.committer.do(insert(1)) == 1
+    assert bench.numbers() == [0, 1]

@@ -46,7 +46,7 @@ async def test_directory_and_files_are_for_us_alone(database: Path, mail: Callab
         os.umask(before)
     assert stat.S_IMODE(database.parent.stat().st_mode) == 0o700
     files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in database.parent.glob("spool.sqlite3*")}
-    assert files == dict.fromkeys((f"spool.sqlite3{end}" for end in ("", "-wal", "-shm", "-opening")), 0o600)
+    assert files == dict.fromkeys((f"spool.sqlite3{end}" for end in ("", "-wal", "-shm", "-opening", "-turn")), 0o600)
     await spool.close()
 
 
@@ -105,6 +105,8 @@ def test_a_new_database_takes_every_step_and_an_up_to_date_one_none(tmp_path: Pa
         assert migrations.migrate(connection) == (0, newest)
         assert migrations.migrate(connection) == (newest, newest)
     tables = {"messages", "bodies", "applications", "reports", "attempts", "actions", "pauses", "marks"}
+    tables |= {"orders", "forgotten", "tallies", "hours", "rerouted"}
+    tables |= {"stored", "emptied", "swept", "bodies_directory"}
     assert schema_of(tmp_path / "new") == (newest, tables)
 
 

@@ -46,7 +46,7 @@ class Process:
         self.counted += 1
         if self.trouble:
             await self.trouble()
-        return Backlog({("acme", State.RECEIVED): 2}, {}, {}, {"acme": 999_990.0}, {}, frozenset(), 10)
+        return Backlog({("acme", State.RECEIVED): 2}, {}, {}, {"acme": 999_990.0}, {}, {}, 10)
 
     async def _alive(self) -> bool:
         if self.trouble:
@@ -164,3 +164,21 @@ async def test_the_index_names_the_pages_and_nothing_else_is_there() -> None:
         assert (await http.get("/console")).status_code == 404
         assert (await http.post("/metrics", content=json.dumps({}))).status_code == 405
         assert (await http.head("/livez")).status_code == 200
+
+
+async def test_a_spool_that_cannot_be_asked_is_told_once_however_often_the_pages_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    process = Process()
+
+    async def down() -> None:
+        raise SpoolUnavailable("no connection", code="ECONNREFUSED")
+
+    async with client(process) as pages:
+        for trouble in (down, down, down, None, down):
+            process.trouble = trouble
+            process.time += 60
+            await pages.get("/readyz")
+            await pages.get("/metrics")
+    events = [record.msg["event"] for record in caplog.records if isinstance(record.msg, dict)]
+    assert sorted(events) == ["backlog not counted"] * 2 + ["readiness not known"] * 2

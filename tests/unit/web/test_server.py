@@ -20,7 +20,7 @@ async def _no_failures() -> tuple[str, ...]:
 
 
 async def _nothing_waits() -> Backlog:
-    return Backlog({}, {}, {}, {}, {}, frozenset(), 0)
+    return Backlog({}, {}, {}, {}, {}, {}, 0)
 
 
 def new_server() -> WebServer:

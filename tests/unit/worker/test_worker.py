@@ -135,6 +135,11 @@ async def test_the_outcome_is_settled_once_the_spool_can_be_written_again(world,
 async def test_one_account_takes_no_more_than_its_places(world):
     waiting, quick = Waiting(), RecordingHandler()
     await use(world, acme=waiting, beta=quick)
+    waiting.go.set()
+    for _ in range(4):  # the ramp after a start
+        await world.receive("acme")
+    await world.work()
+    waiting.go.clear()
     for _ in range(12):
         await world.receive("acme")
     for _ in range(3):

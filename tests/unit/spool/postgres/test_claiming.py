@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -14,7 +15,16 @@ import pytest
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import Arrival, Envelope, Message, Report, ReportState, ReportStatus, State
 from apptrack_ingest.spool.contract import Action, Claim, Filter, ReportSettlement, Settlement
-from apptrack_ingest.spool.postgres import PostgresSpool, hand_off, messages, people, reports
+from apptrack_ingest.spool.postgres import (
+    Options,
+    PostgresSpool,
+    counts,
+    hand_off,
+    messages,
+    open_spool,
+    people,
+    reports,
+)
 from apptrack_ingest.spool.postgres.door import Record, Statements
 
 T = 1000.0
@@ -112,7 +122,7 @@ async def test_no_more_is_hidden_from_others_than_is_taken(spool: PostgresSpool,
     quick = [await put(spool, n, "quick") for n in range(4)]
     async with beside(url) as another:
         assert await take(another, limit=3, room={"slow": 1}) == [slow[0], *quick[:2]]
-        assert ids(await claim(spool, limit=10, room={"slow": 2})) == [*slow[1:3], *quick[2:]]
+        assert sorted(ids(await claim(spool, limit=10, room={"slow": 2}))) == [*slow[1:3], *quick[2:]]
 
 
 async def test_room_that_one_held_by_another_did_not_use_is_used_by_the_next(
@@ -188,6 +198,103 @@ async def test_processes_side_by_side_take_each_once_and_each_applicants_one_aft
         events = sorted((at, what, number) for what, number, *of, at in seen if tuple(of) == applicant)
         order = [number for _, _, number in events]
         assert order[::2] == order[1::2] == sorted(order[::2]), events
+
+
+# --- an applicant's line ----------------------------------------------------------------------------------------------
+
+
+async def test_one_that_comes_while_the_one_before_is_settled_is_not_left_waiting(
+    spool: PostgresSpool, put: Put, url: str
+) -> None:
+    await put(spool)
+    (claimed,) = await claim(spool)
+    async with beside(url) as another:
+        await hand_off.settle(another, claimed, DELIVERED, now=T)
+        coming = asyncio.create_task(put(spool))
+        await waits_for_a_lock(another)
+    number = await coming
+    assert ids(await claim(spool)) == [number]
+
+
+async def test_the_one_before_is_settled_while_another_comes_and_lets_it_go_on(
+    spool: PostgresSpool, put: Put, url: str
+) -> None:
+    await put(spool)
+    (claimed,) = await claim(spool)
+    async with beside(url) as another:
+        message = Message(Envelope("", (), "192.0.2.1"), T, b"")
+        message_id = await messages.put(another, message, [Arrival("acme", 7, True)])
+        settled = asyncio.create_task(spool.settle(claimed, DELIVERED, now=T))
+        await waits_for_a_lock(another)
+    await settled
+    assert [each.message_id for each in await claim(spool)] == [message_id]
+
+
+async def test_two_that_leave_a_line_at_once_leave_the_third_in_front(spool: PostgresSpool, put: Put, url: str) -> None:
+    first, second, third = [await put(spool) for _ in range(3)]
+    async with beside(url) as another:
+        await people.act(another, second, Action(Event.HOLD, "jo"), now=T)
+        taken = asyncio.create_task(spool.act(first, Action(Event.HOLD, "jo"), now=T))
+        await waits_for_a_lock(another)
+    await taken
+    assert ids(await claim(spool)) == [third]
+
+
+async def test_nobody_waits_for_the_count_of_another(spool: PostgresSpool, put: Put, url: str) -> None:
+    await put(spool, None, "acme")
+    async with beside(url) as another:
+        message = Message(Envelope("", (), "192.0.2.1"), T, b"")
+        await messages.put(another, message, [Arrival("acme", None, True)])
+        await put(spool, None, "acme")
+        assert (await spool.load()).waiting == 2
+    assert (await spool.load()).waiting == 3
+
+
+async def test_hours_that_begin_at_once_lose_nobody(spool: PostgresSpool, put: Put, url: str) -> None:
+    """The older id is of the later hour, and is committed last."""
+    await spool.prepare()
+    async with beside(url) as another:
+        await messages.put(another, Message(Envelope("", (), "192.0.2.1"), 2 * 3600.0, b""), [Arrival("a", 1, True)])
+        mail = Message(Envelope("", (), "192.0.2.1"), 3600.0, b"")
+        coming = asyncio.create_task(spool.put(mail, [Arrival("a", 2, True)]))
+        await waits_for_a_lock(another)
+    await coming
+    assert [each.received_at for each in await spool.find(Filter(since=3600.0))] == [3600.0, 7200.0]
+
+
+async def test_changes_are_summed_up_once_by_whoever_reads(spool: PostgresSpool, put: Put, url: str) -> None:
+    mail = Message(Envelope("", (), "192.0.2.1"), T, b"")
+    await spool.put(mail, [Arrival("acme", n, n % 2 == 0) for n in range(counts.AT_LEAST)])
+    before = await spool.backlog()
+    loads = [await spool.load(), await spool.load()]
+    assert {(load.waiting, load.untrusted_messages) for load in loads} == {(counts.AT_LEAST, 1)}
+    async with beside(url) as another:
+        left = await another.one("SELECT count(*) FROM tally_changes")
+    assert left is not None and left[0] == 0
+    assert replace(await spool.backlog(), size_bytes=0) == replace(before, size_bytes=0)
+
+
+# --- several claimers -------------------------------------------------------------------------------------------------
+
+
+async def test_claimers_side_by_side_keep_their_shares_and_the_turns(spool: PostgresSpool, url: str) -> None:
+    mail = Message(Envelope("", (), "192.0.2.1"), T - 10, b"")
+    await spool.put(mail, [Arrival("flood", n, True) for n in range(60)])
+    await spool.put(mail, [Arrival("strange", None, False) for _ in range(20)])
+    await spool.put(mail, [Arrival("blue", n, True) for n in range(6)])
+    share = {"limit": 6, "room": {"flood": 3}, "untrusted": 1}
+    several = open_spool(url, options=Options(connections=6))
+    claimed = await asyncio.gather(*(claim(several, **share) for _ in range(6)))
+    await several.close()
+    taken = [each.application_id for claims in claimed for each in claims]
+    assert len(taken) == len(set(taken))
+    for claims in claimed:
+        of = Counter(each.account for each in claims)
+        assert (len(claims) <= 6, of["flood"] <= 3, of["strange"] <= 1) == (True, True, True)
+    # All of blue's were taken in the first rounds, however many of the flood waited longer.
+    every = Counter(each.account for claims in claimed for each in claims)
+    assert every["blue"] == 6
+    assert every["flood"] <= 18
 
 
 # --- outcomes at once -------------------------------------------------------------------------------------------------

@@ -127,6 +127,20 @@ async def test_of_two_in_a_deadlock_both_succeed(spool: PostgresSpool, other: Be
     assert [row["at"] for row in await other.fetch("SELECT at FROM marks ORDER BY key")] == [2, 2]
 
 
+async def test_a_mail_that_gets_into_a_deadlock_is_taken_all_the_same(spool: PostgresSpool, other: Beside) -> None:
+    """It stands in two applicants' lines; somebody else holds the second, and wants the first."""
+    hold = "SELECT pg_advisory_xact_lock(1634758764, line_of($1, $2))"
+    both = [Arrival("acme", 1, True), Arrival("blue", 2, True)]
+    async with other.transaction():
+        await other.execute("SET LOCAL deadlock_timeout = '60s'")  # so that it is the mail that is chosen
+        await other.execute(hold, "blue", 2)
+        coming = asyncio.create_task(spool.put(Message(Envelope("", (), "192.0.2.1"), 1000.0, b"hello"), both))
+        while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+        await other.execute(hold, "acme", 1)
+    assert await spool.raw(await coming) == b"hello"
+
+
 async def test_a_nul_costs_no_more_than_itself(spool: PostgresSpool, put: Put) -> None:
     envelope = Envelope("j\0o@x.example", ("c\0v@acme.example",), "192.0.2.1", helo="\0")
     message_id = await spool.put(Message(envelope, 1000.0, b"a\0b"), [Arrival("acme", 7, True, "\0")])

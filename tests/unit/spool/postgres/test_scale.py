@@ -8,7 +8,16 @@ import asyncpg
 import pytest
 from postgres import Server
 
-from apptrack_ingest.spool.postgres import PostgresSpool, counts, hand_off, open_spool, people, reports
+from apptrack_ingest.spool.postgres import (
+    PostgresSpool,
+    counts,
+    hand_off,
+    messages,
+    open_spool,
+    people,
+    reports,
+    untrusted,
+)
 from apptrack_ingest.spool.postgres.door import Statements
 
 FEW, MANY = 500, 8000
@@ -36,6 +45,11 @@ ASKED_OFTEN = {
     "delivered-before": lambda s: hand_off.delivered_before(s, "flood", 3),
     "find": lambda s: people.find(s, people.Filter(limit=20)),
     "story": lambda s: people.story(s, 5),
+    "backlog": lambda s: counts.backlog(s, now=9e9),
+    "load": untrusted.load,
+    "erase": lambda s: messages.erase_finished(s, before=9e9, limit=10, now=9e9),
+    "discard": lambda s: untrusted.discard(s, before=9e9, limit=10, now=9e9),
+    "find-of-account": lambda s: people.find(s, people.Filter(account="quick", limit=20)),
 }
 
 
@@ -61,6 +75,7 @@ async def filled(server: Server, number: int) -> PostgresSpool:
     connection = await asyncpg.connect(url)
     for statement in FILL.split(";\n"):
         await connection.execute(statement, *([number] if "$1" in statement else []))
+    await spool.backlog()  # sums up what the rows above changed
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
     return spool

@@ -1,0 +1,60 @@
+"""The files in which a supervisor's children count: made anew, added up at a scrape, folded into one when a child ends."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from threading import Lock
+from typing import cast
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+_ARCHIVE = 0
+"""The file number under which the counts of ended processes are kept; no process has it."""
+
+files = Lock()
+"""A scrape must not see an ended process's counts both in its own file and in the archive, nor in neither."""
+
+
+def multiprocess_dir(path: Path) -> dict[str, str]:
+    """Makes an empty directory for the children's files; returns what to add to their environment.
+
+    To be called once, at the start of a supervisor, before its first child.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left_over in path.glob("*.db"):
+        left_over.unlink()
+    return {"PROMETHEUS_MULTIPROC_DIR": str(path)}
+
+
+def child_exited(path: Path, pid: int) -> None:
+    """Keeps what an ended child counted and forgets its gauges; to be called after the child was waited for.
+
+    Its files are folded into one, so that a child that restarts for months does not fill the directory.
+    """
+    with files:
+        mark_process_dead(pid, str(path))  # type: ignore[no-untyped-call]
+        for kind in ("counter", "histogram", "gauge_max"):
+            _fold(path / f"{kind}_{pid}.db", path / f"{kind}_{_ARCHIVE}.db", greatest=kind == "gauge_max")
+
+
+def _fold(source: Path, archive: Path, *, greatest: bool) -> None:
+    if not source.exists():
+        return
+    kept = MmapedDict(str(archive))  # type: ignore[no-untyped-call]
+    try:
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
+            before, _ = kept.read_value(key)  # type: ignore[no-untyped-call]
+            kept.write_value(key, max(before, value) if greatest else before + value, 0.0)  # type: ignore[no-untyped-call]
+    finally:
+        kept.close()  # type: ignore[no-untyped-call]
+    source.unlink()
+
+
+class Children(MultiProcessCollector):
+    """The sum over the children's files. A file is empty for the moment between its creation and its first use, and
+    the library would stumble over it."""
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(path) for path in Path(self._path).glob("*.db") if path.stat().st_size]
+        return cast(Iterable[Metric], self.merge(files))  # type: ignore[no-untyped-call]

@@ -1,0 +1,127 @@
+"""The parser's process from the inside: takes one mail after the other from a socket and answers what it says.
+
+On the wire, both ways: a head (whether the parcel holds it, and its length), then the bytes unless the parcel holds them.
+Beside answers the child sends READY once, and TAKEN for each mail as soon as it has all of it: a child that dies before that
+died of something else than this mail.
+"""
+
+import ctypes
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from pathlib import Path
+
+from apptrack_ingest.errors import Unreadable
+from apptrack_ingest.model import Parsed
+from apptrack_ingest.parse.limits import Limits
+from apptrack_ingest.parse.parcel import Packed, Parcel, Place, pack
+
+READY, TAKEN = b"r", b"t"
+HEAD = struct.Struct("!?Q")
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An `Unreadable` on its way out of the child: the exception itself would not survive pickling."""
+
+    code: str
+    detail: str
+
+
+def serve(channel: socket.socket, parcel: Parcel, parent: int, limits: Limits, memory_bytes: int) -> None:
+    """Reads mails until the other side closes the channel."""
+    import apptrack_ingest.parse.mime  # noqa: F401 - loaded before it says that it is ready
+
+    _leave_the_ending_to(parent)
+    channel.sendall(READY)
+    while head := _received(channel, HEAD.size):
+        in_parcel, size = HEAD.unpack(head)
+        raw = parcel.take(Place(0, size)) if in_parcel else _received(channel, size)
+        channel.sendall(TAKEN)
+        if in_parcel:
+            parcel.empty()
+        answer = pickle.dumps(_answer(raw, parcel, limits, memory_bytes), pickle.HIGHEST_PROTOCOL)
+        del raw
+        channel.sendall(HEAD.pack(False, len(answer)) + answer)
+
+
+def _answer(raw: bytes, parcel: Parcel, limits: Limits, memory_bytes: int) -> Packed | Refusal:
+    outcome = _work(raw, limits, memory_bytes)
+    return outcome if isinstance(outcome, Refusal) else pack(outcome, parcel)
+
+
+def _received(channel: socket.socket, size: int) -> bytes:
+    """So many bytes; none where the channel is closed."""
+    found = channel.recv(size, socket.MSG_WAITALL)
+    while 0 < len(found) < size:  # a signal came in between
+        more = channel.recv(size - len(found), socket.MSG_WAITALL)
+        if not more:
+            return b""
+        found += more
+    return found
+
+
+def _work(raw: bytes, limits: Limits, memory_bytes: int) -> Parsed | Refusal:
+    from apptrack_ingest.parse.mime import parse  # here, not above: the worker imports this module, and reads no mail
+
+    try:
+        with _memory_limit(memory_bytes):
+            return parse(raw, limits)
+    except Unreadable as error:
+        return Refusal(error.code, error.detail)
+
+
+@contextmanager
+def _memory_limit(memory_bytes: int) -> Iterator[None]:
+    """Hold the address space while parsing only: moving mails in and results out costs what they are long, no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = _address_space() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _address_space() -> int:
+    """Bytes of address space in use (proc(5), statm); 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _leave_the_ending_to(parent: int) -> None:
+    """A terminal's Ctrl-C and a service manager's SIGTERM go to every process of the service, and a child that obeyed would
+    make the mail being drained look unreadable. It ends when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not _killed_with_parent():
+        threading.Thread(target=_watch_parent, daemon=True).start()
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+
+
+def _killed_with_parent() -> bool:
+    """Ask the kernel for SIGKILL when the parent ends (prctl(2)); False where there is no such call."""
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0)
+    except (AttributeError, OSError):
+        return False
+
+
+def _watch_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)

@@ -1,0 +1,62 @@
+"""What goes on around the rows of a put: its body on the disk before them, and a hint after them."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from sqlite3 import Connection
+
+from apptrack_ingest.model import Arrival, Message
+from apptrack_ingest.spool.sqlite import messages
+from apptrack_ingest.spool.sqlite.bodies import LARGE
+from apptrack_ingest.spool.sqlite.segments import Appender, Place
+
+
+@dataclass(slots=True)
+class Put:
+    """A message to keep; its checksum and, for a large one, where its body is, once that is known."""
+
+    message: Message
+    arrivals: Sequence[Arrival]
+    crc32: int | None = None
+    place: Place | None = None
+
+
+class Puts:
+    """The writer's `Together` for puts: one sync for all large bodies, then one statement a table for all rows."""
+
+    def __init__(self, directory: Path, hint: Callable[[], None]) -> None:
+        self._appender = Appender(directory)
+        self._hint = hint
+        self._kept = False
+
+    def prepare(self, items: Sequence[Put]) -> None:
+        """Brings large bodies to the disk, unless an earlier try did. Raises OSError, MemoryError."""
+        large = [put for put in items if put.place is None and len(put.message.raw) >= LARGE]
+        if large:
+            places = self._appender.append([put.message.raw for put in large])
+            for put, place in zip(large, places, strict=True):
+                put.place = place
+        for put in items:
+            if put.crc32 is None:
+                put.crc32 = zlib.crc32(put.message.raw)
+
+    def run(self, connection: Connection, items: Sequence[Put]) -> list[int]:
+        """Inserts the rows; returns the messages' ids."""
+        self._kept = True
+        return messages.put_all(connection, [(put.message, put.arrivals, put.crc32, put.place) for put in items])
+
+    def ended(self, *, kept: bool) -> None:
+        """Lets go of full segments, and tells whoever waits for work. What no row will ever speak of is left for the sweep,
+        which must not wait for the next large mail: it may be long in coming."""
+        if kept:
+            self._appender.release()
+        else:
+            self._appender.close()
+        if self._kept:
+            self._kept = False
+            self._hint()
+
+    def close(self) -> None:
+        """Lets go of the segment."""
+        self._appender.close()

@@ -1,0 +1,51 @@
+"""Tombstones: what is left of erased messages for de-duplication and updates, until it too has had its time."""
+
+import json
+import sqlite3
+
+from apptrack_ingest.lifecycle import FINISHED
+from apptrack_ingest.model import ReportState
+
+_OWED = f"'{ReportState.DUE}', '{ReportState.REFUSED}', '{ReportState.FAILED}'"
+
+
+def _waits(row: str) -> str:
+    """SQL: an application is not finished for long enough."""
+    finished = ", ".join(f"'{state}'" for state in sorted(FINISHED))
+    return f"({row}.state NOT IN ({finished}) OR {row}.settled_at >= :before)"
+
+
+# An applicant's tombstones go together: the oldest may hold the remote id that an update of the youngest needs.
+_REMOVABLE = f"""
+SELECT m.id FROM messages m INDEXED BY messages_erased
+WHERE m.erased_at IS NOT NULL AND m.received_at < :before
+  AND NOT EXISTS (SELECT 1 FROM applications a WHERE a.message_id = m.id AND (
+      {_waits("a")}
+      OR EXISTS (SELECT 1 FROM reports r WHERE r.application_id = a.id AND (r.state IN ({_OWED}) OR r.in_attempt = 1))
+      OR EXISTS (SELECT 1 FROM applications o WHERE o.duplicate_of = a.id AND o.message_id <> m.id)
+      OR EXISTS (SELECT 1 FROM applications o
+                 WHERE o.applicant_id = a.applicant_id AND o.account = a.account AND {_waits("o")})))
+ORDER BY m.received_at, m.id LIMIT :limit
+"""  # noqa: S608 - only our own constants
+
+_OF_THESE = "(SELECT id FROM applications WHERE message_id IN (SELECT value FROM json_each(:ids)))"
+
+_REMOVE = (
+    f"DELETE FROM attempts WHERE application_id IN {_OF_THESE}",  # noqa: S608
+    f"DELETE FROM reports WHERE application_id IN {_OF_THESE}",  # noqa: S608
+    f"DELETE FROM actions WHERE application_id IN {_OF_THESE}",  # noqa: S608
+    f"DELETE FROM rerouted WHERE application_id IN {_OF_THESE}",  # noqa: S608
+    # One of a message can be the duplicate of another of it; the rows would forbid each other's end.
+    f"UPDATE applications SET duplicate_of = NULL WHERE id IN {_OF_THESE} AND duplicate_of IS NOT NULL",  # noqa: S608
+    "DELETE FROM applications WHERE message_id IN (SELECT value FROM json_each(:ids))",
+    "DELETE FROM messages WHERE id IN (SELECT value FROM json_each(:ids))",
+)
+
+
+def erase(connection: sqlite3.Connection, *, before: float, limit: int) -> int:
+    """Removes tombstones and old orders; see the contract."""
+    ids = [row["id"] for row in connection.execute(_REMOVABLE, {"before": before, "limit": limit})]
+    for statement in _REMOVE:
+        connection.execute(statement, {"ids": json.dumps(ids)})
+    connection.execute("DELETE FROM orders WHERE coalesce(ended_at, at) < ?", (before,))
+    return len(ids)

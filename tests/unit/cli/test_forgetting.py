@@ -1,0 +1,166 @@
+"""`forget`: one person is gone everywhere, and it is said what was done."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import pytest
+from apptrack_handlers.folder import Folder
+from click.testing import CliRunner
+
+from apptrack_ingest.cli import main
+from apptrack_ingest.lifecycle import Event
+from apptrack_ingest.model import State
+from apptrack_ingest.spool.contract import Facts, Settlement
+from apptrack_ingest.testing import an_application, an_email
+
+from .conftest import JANE, SECRET, House
+
+ADDRESS = "jane.doe@example.com"
+BROKEN = """
+from apptrack_ingest import Accepted
+
+
+class Broken:
+    def handle(self, application):
+        return Accepted()
+
+    def forget(self, person):
+        raise RuntimeError(f"cannot reach the ATS for {len(person.applicant_ids)}")
+"""
+
+
+def filed(house: House, account: str = "acme", applicant_id: int = 40809163, **application: object) -> Path:
+    """A candidate in the folder handler's directory."""
+    folder = Folder(Folder.Settings(path=house.folders))
+    folder.handle(an_application(account=account, applicant_id=applicant_id, **application))
+    return house.folders / account / str(applicant_id)
+
+
+def test_everything_of_a_person_goes_and_nothing_of_others(house: House) -> None:
+    john = dataclasses.replace(an_application().candidate, email="john@example.com")
+    mine, others = filed(house), filed(house, applicant_id=2, candidate=john)
+    delivered = house.delivered()
+    other = house.delivered(applicant_id=2, facts=Facts(candidate_email="john@example.com", content_digest="1:x"))
+    told = house.run("forget", ADDRESS, "--yes").stdout
+    assert f"forgotten: 1 application ({delivered}), 1 mail erased" in told
+    assert "account acme: its handler folder erased 1 record" in told
+    assert (mine.exists(), others.exists()) == (False, True)
+    assert (house.story(delivered).erased, house.story(other).erased) == (True, False)
+    assert ADDRESS not in told
+    assert "forget by" in house.run("show", delivered).stdout
+
+
+def test_what_waits_is_discarded_and_told_also_where_nobody_has_read_it_yet(house: House) -> None:
+    rejected = house.rejected()
+    unread = house.put(raw=an_email(7, address=ADDRESS.title()), applicant_id=7)
+    someone = house.put(raw=an_email(8, address="john@example.com"), applicant_id=8)
+    done = house.json("forget", ADDRESS, "--yes")
+    assert (done["applications"], done["discarded"], done["mails"]) == ([rejected, unread], [rejected, unread], 2)
+    for each in (rejected, unread):
+        story = house.story(each)
+        assert story.summary.state is State.DISCARDED
+        assert story.reports[-1].report.error_message == "discarded: erased on request"
+    assert house.story(someone).summary.state is State.RECEIVED
+
+
+def test_the_folder_is_emptied_though_the_spool_knows_nothing_any_more(house: House) -> None:
+    mine = filed(house)
+    house.put(raw=an_email(8, address="john@example.com"), applicant_id=8)
+    assert house.json("forget", ADDRESS, "--yes")["handlers"] == [
+        {"account": "acme", "handler": "folder", "erased": 1, "remote_ids": []},
+        {"account": "beta", "handler": "folder", "erased": 0, "remote_ids": []},
+        {"account": "quiet", "handler": "folder", "erased": 0, "remote_ids": []},
+    ]
+    assert not mine.exists()
+
+
+def test_a_handler_that_cannot_forget_is_named_with_what_to_erase_there(house: House) -> None:
+    text = house.config.read_text().replace("[accounts.acme]", '[accounts.acme]\nhandler = "webhook"')
+    settings = f'handler_settings = {{ path = "{house.folders}" }}'
+    assert settings in text
+    house.config.write_text(text.replace(settings, 'handler_settings = { url = "http://127.0.0.1:9/" }'))
+    house.delivered()
+    told = house.run("forget", ADDRESS, "--yes").stdout
+    assert "its handler webhook cannot forget; erase the person in the ATS (remote ids: ats-1)" in told
+
+
+def test_a_handler_that_fails_ends_it_and_it_can_be_given_again(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_ats.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = house.config.read_text()
+    text = before.replace("[accounts.acme]", '[accounts.acme]\nhandler = "broken_ats:Broken"')
+    house.config.write_text(text.replace(f'handler_settings = {{ path = "{house.folders}" }}', ""))
+    application_id = house.delivered()
+    said = house.run("forget", ADDRESS, "--yes", code=1).stderr
+    assert "could not forget: RuntimeError: cannot reach the ATS for 1" in said
+    assert "nothing else was erased: put that right and give the command again" in said
+    assert not house.story(application_id).erased
+    house.config.write_text(before)
+    house.run("forget", ADDRESS, "--yes")
+    assert house.story(application_id).erased
+
+
+def test_amid_an_attempt_nothing_is_done(house: House) -> None:
+    application_id = house.put()
+    house.settle(application_id, Settlement(Event.POSTPONE, "timeout", facts=JANE, due_at=time.time() - 1))
+    house.claim()
+    said = house.run("forget", ADDRESS, "--yes", code=4).stderr
+    assert f"being worked on at this moment: {application_id}; nothing was done, try again soon" in said
+    assert house.story(application_id).summary.facts.candidate_email == ADDRESS
+
+
+def test_of_nobody_known_nothing_is_kept(house: House) -> None:
+    house.put(raw=an_email(8, address="john@example.com"), applicant_id=8)
+    assert "nothing is known of this address" in house.run("forget", ADDRESS, "--yes", code=3).stderr
+    assert house.json("forget", ADDRESS, "--check", code=1) == {"forgotten": [], "applications": []}
+    assert house.json("history") == []
+
+
+def test_it_can_be_proved_to_whoever_knows_the_address(house: House) -> None:
+    house.delivered()
+    assert "was not forgotten here" in house.run("forget", ADDRESS, "--check", code=1).stdout
+    done = house.json("forget", ADDRESS, "--yes", "--reason", "letter of 2 March")
+    told = house.run("forget", ADDRESS.upper(), "--check").stdout
+    assert f"1 application, digest {done['digest']}" in told
+    assert "0 applications of this person in the spool now" in told
+    (order,) = house.json("history")
+    assert (order["action"], order["subject"], order["note"]) == ("forget", done["digest"], "letter of 2 March")
+    again = house.put(raw=an_email(9, address=ADDRESS), applicant_id=9)
+    checked = house.json("forget", ADDRESS, "--check", code=1)
+    assert (len(checked["forgotten"]), checked["applications"]) == (1, [again])
+
+
+@pytest.mark.parametrize(("answer", "code", "erased"), [("y", 0, True), ("n", 1, False)])
+def test_on_a_terminal_it_shows_what_would_go_and_asks(house: House, answer: str, code: int, erased: bool) -> None:
+    application_id = house.rejected()
+    said = house.on_a_terminal(answer, "forget", ADDRESS, code=code)
+    assert f"1 application of this person in the spool: {application_id}" in said
+    assert f"of these still wait, and are discarded: {application_id}" in said
+    assert "It cannot be undone. [y/N]" in said
+    assert house.story(application_id).erased is erased
+    assert ADDRESS not in said
+
+
+def test_unasked_nothing_is_done_where_nobody_can_be_asked(house: House) -> None:
+    application_id = house.delivered()
+    assert "1 application would be erased; --yes" in house.run("forget", ADDRESS, code=2).stderr
+    assert not house.story(application_id).erased
+
+
+def test_the_address_can_come_from_standard_input(house: House) -> None:
+    house.delivered()
+    words = ["forget", "--config", str(house.config), "-", "--yes", "--json"]
+    result = CliRunner().invoke(main, words, input=f"{ADDRESS}\n")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["mails"] == 1
+    assert SECRET not in result.output
+
+
+@pytest.mark.parametrize("address", ["jane", "@example.com", "jane@", "a b@example.com", "-"])
+def test_what_is_no_address_is_refused(house: House, address: str) -> None:
+    house.put()
+    assert "ADDRESS must be an e-mail address" in house.run("forget", address, code=2).stderr
