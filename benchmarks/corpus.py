@@ -29,9 +29,9 @@ import pebble
 
 from apptrack_ingest.errors import Unreadable
 from apptrack_ingest.model import Document
-from apptrack_ingest.parse import parse
 from apptrack_ingest.parse.candidate import sender_address
 from apptrack_ingest.parse.headers import header_block, scan_header_block
+from apptrack_ingest.parse.mime import parse
 
 DEADLINE = 30.0  # seconds for one mail
 MEMORY = 1 << 30  # bytes of address space for one process

@@ -62,7 +62,7 @@ def fuzz(seconds: int, corpus: Path, work: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["apptrack_ingest.parse"]):
-        from apptrack_ingest.parse import parse
+        from apptrack_ingest.parse.mime import parse
     from apptrack_ingest.errors import Unreadable
 
     def one(raw: bytes) -> None:

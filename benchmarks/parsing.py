@@ -12,7 +12,7 @@ import tracemalloc
 from base64 import encodebytes
 from collections.abc import Callable
 
-from apptrack_ingest.parse import parse
+from apptrack_ingest.parse.mime import parse
 
 HEAD = (
     b"X-iTrackID: 40809300\r\nX-iTrackID-ClientReference: ATS-1\r\nFrom: Jane Doe <jane.doe@example.org>\r\n"

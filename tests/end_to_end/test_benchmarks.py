@@ -1,0 +1,45 @@
+"""The benchmark suite runs, and nothing that it sent is lost; its figures are another matter (docs/performance.md)."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from end_to_end.programs import PLACES
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "compare.py"
+
+
+def run(*words: str) -> str:
+    """What it prints; it ends with 1 when a mail that was answered 250, or an application, is missing afterwards."""
+    command = [sys.executable, SCRIPT, "--short", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as suite:
+        try:
+            output, _ = suite.communicate(timeout=600)
+        finally:
+            suite.terminate()  # it stops what it started
+    assert suite.returncode == 0, output
+    return output
+
+
+def rows(output: str) -> list[str]:
+    """The first column of its tables."""
+    return [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("| ")]
+
+
+def test_what_is_accepted_is_kept_by_us_and_by_a_peer():
+    if shutil.which("smtp-source", path=PLACES) is None:
+        pytest.skip("NOT TESTED: smtp-source is not installed (apt-get install postfix)")
+    names = rows(run("accept", "--sizes", "2", "--peers", "aiosmtpd", "2 intakes"))
+    assert {"aiosmtpd, file + fsync", "apptrack-ingest, SQLite, 2 intakes"} <= set(names)
+
+
+def test_every_application_handed_to_a_slow_ats_is_confirmed():
+    assert {"a handler that waits", "the webhook handler"} <= set(rows(run("waiting")))
+
+
+def test_the_stages_of_an_application_are_told_apart():
+    names = rows(run("stages"))
+    assert {"spool: put", "parse", "hand off", "report"} <= set(names)
+    assert {"intake (receive, put)", "worker (all but parsing)", "parser (parse)"} <= set(names)
