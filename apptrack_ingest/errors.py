@@ -8,6 +8,7 @@
     │   ├── LeaseLost          somebody else holds the lease now; the settlement was not made
     │   └── NotFound           no such application, message or report
     ├── NotAllowed             the life of an application has no such step (the text says what to do instead)
+    │   └── CcConflict              (idibu.Client) the Global CC is not what it was when its change was planned
     ├── Unreadable             the mail could not be parsed within its limits
     ├── ChildFailed            a process of `serve` does not start, or does not stay up
     ├── HandlerError           a handler cannot be found, loaded or configured

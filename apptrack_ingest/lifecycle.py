@@ -6,9 +6,11 @@ There is no clock and no input or output here; every function takes the time it 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from enum import StrEnum
 from hashlib import sha256
 
+from apptrack_ingest import phrases
 from apptrack_ingest.errors import NotAllowed
 from apptrack_ingest.model import HeldReason, Report, ReportStatus, State
 
@@ -122,25 +124,56 @@ def report_of(
     remote_id: str | None = None,
     reason: HeldReason | None = None,
     words: str = "",
+    code: str = "",
 ) -> Report | None:
     """What idibu is to be told of an outcome reached `now`, or None where nothing may be said (DESIGN, section 2).
 
     `believed` says that the id comes from a trusted peer or that a person vouched for it; `words` are the handler's or
-    a person's.
+    a person's, for idibu's users; `code` is how the last attempt ended.
     """
     if applicant_id is None or not believed or reason in UNREPORTED:
         return None
     if state is State.DELIVERED:
         return Report(applicant_id, ReportStatus.SUCCESS, now, remote_id=remote_id)
     texts = {
-        State.REJECTED: words or "rejected",
-        State.FAILED: f"not delivered, gave up retrying: {words}",
-        State.HELD: f"held until a person has looked at it ({reason})",
-        State.DISCARDED: f"discarded: {words or 'no reason given'}",
-        State.RECEIVED: words,
+        State.REJECTED: words or phrases.REJECTED,
+        State.FAILED: phrases.given_up(code),
+        State.HELD: phrases.held(reason),
+        State.DISCARDED: phrases.discarded(words),
     }
     text = texts.get(state)
     return Report(applicant_id, ReportStatus.FAIL, now, error_message=text) if text else None
+
+
+ANNOUNCE_AGAIN = 3600.0
+"""Seconds for which a time is announced at least, where the one announced before is over and still nothing is decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyRule:
+    """When idibu is told that an application has no outcome yet: with the first failed hand-off, and once it waited for
+    `after` seconds (None: never). `window` is the retry schedule's, in seconds; `zone` that of the time which is told."""
+
+    first_failure: bool = False
+    after: float | None = None
+    window: float = 7 * 86400.0
+    zone: tzinfo = UTC
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is told early at all."""
+        return self.first_failure or self.after is not None
+
+    def until(self, first: float | None, now: float) -> float:
+        """The time that is announced: the end of the schedule's window, which begins with the `first` attempt (None: there
+        was none, so it cannot begin before now); where that is over, some time from now."""
+        end = (now if first is None else first) + self.window
+        return end if end > now else now + ANNOUNCE_AGAIN
+
+    def report(self, applicant_id: int, until: float, now: float, *, tried: bool) -> Report:
+        """The early report; the outcome's own replaces it."""
+        text = phrases.waiting(until, now, self.zone, tried=tried)
+        return Report(applicant_id, ReportStatus.FAIL, now, error_message=text)
 
 
 # --- when to try again -------------------------------------------------------------------------------------------

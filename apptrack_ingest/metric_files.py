@@ -1,6 +1,6 @@
 """The files in which a supervisor's children count: made anew, added up at a scrape, folded into one when a child ends."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Lock
 from typing import cast
@@ -34,18 +34,30 @@ def child_exited(path: Path, pid: int) -> None:
     """
     with files:
         mark_process_dead(pid, str(path))  # type: ignore[no-untyped-call]
-        for kind in ("counter", "histogram", "gauge_max"):
-            _fold(path / f"{kind}_{pid}.db", path / f"{kind}_{_ARCHIVE}.db", greatest=kind == "gauge_max")
+        for kind, keep in _KEPT.items():
+            _fold(path / f"{kind}_{pid}.db", path / f"{kind}_{_ARCHIVE}.db", keep)
 
 
-def _fold(source: Path, archive: Path, *, greatest: bool) -> None:
+Kept = tuple[float, float]
+"""A value, and when it was set (0.0 where that is not kept)."""
+
+_KEPT: dict[str, Callable[[Kept, Kept], Kept]] = {
+    "counter": lambda before, own: (before[0] + own[0], 0.0),
+    "histogram": lambda before, own: (before[0] + own[0], 0.0),
+    "gauge_max": lambda before, own: (max(before[0], own[0]), 0.0),
+    "gauge_mostrecent": lambda before, own: max(before, own, key=lambda one: one[1]),
+}
+"""How the values of an ended process go into those of all ended before."""
+
+
+def _fold(source: Path, archive: Path, keep: Callable[[Kept, Kept], Kept]) -> None:
     if not source.exists():
         return
     kept = MmapedDict(str(archive))  # type: ignore[no-untyped-call]
     try:
-        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
-            before, _ = kept.read_value(key)  # type: ignore[no-untyped-call]
-            kept.write_value(key, max(before, value) if greatest else before + value, 0.0)  # type: ignore[no-untyped-call]
+        for key, value, at, _ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
+            before = kept.read_value(key)  # type: ignore[no-untyped-call]
+            kept.write_value(key, *keep(before, (value, at)))  # type: ignore[no-untyped-call]
     finally:
         kept.close()  # type: ignore[no-untyped-call]
     source.unlink()

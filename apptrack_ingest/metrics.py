@@ -62,8 +62,8 @@ def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -
     return Histogram(name, text, labels, registry=_PROCESS, buckets=buckets)
 
 
-def _gauge(name: str, text: str, *labels: str, mode: Literal["livesum", "max"]) -> Gauge:
-    """`mode` is how the gauge adds up over processes: the sum over those alive, or the greatest ever set."""
+def _gauge(name: str, text: str, *labels: str, mode: Literal["livesum", "max", "mostrecent"]) -> Gauge:
+    """`mode` is how the gauge adds up over processes: the sum over those alive, the greatest ever set, or the last set."""
     CATALOGUE[name] = labels
     return Gauge(name, text, labels, registry=_PROCESS, multiprocess_mode=mode)
 
@@ -112,6 +112,15 @@ _in_work = _gauge("apptrack_bytes_in_work", "Bytes set aside for mails that work
 _report_attempts = _counter("apptrack_report_attempts_total", "Finished report attempts.", "account", "result")
 _receive_to_report = _histogram(
     "apptrack_receive_to_report_seconds", "From the receipt to idibu's confirmation.", buckets=_LONG
+)
+_findings = _gauge(
+    "apptrack_reconcile_findings",
+    "What ledger and idibu did not agree on when last held against each other.",
+    *("account", "finding"),
+    mode="mostrecent",
+)
+_reconciled = _gauge(
+    "apptrack_reconcile_timestamp_seconds", "When they last were, to the end.", "account", mode="mostrecent"
 )
 _restarts = _counter(
     "apptrack_process_restarts_total", "Processes started again after an unexpected end.", "role", registry=_SUPERVISOR
@@ -237,6 +246,14 @@ def report_attempted(account: str, result: ReportResult) -> None:
 def reported(seconds: float) -> None:
     """idibu confirmed an application's outcome, `seconds` after the application's receipt."""
     _receive_to_report.observe(max(seconds, 0.0))
+
+
+def reconciled(account: str, findings: Mapping[str, int], at: float) -> None:
+    """Ledger and idibu were held against each other `at` (epoch seconds): how many findings of each kind
+    (`reconcile.Kind`), those that were not found among them as 0."""
+    for kind, number in findings.items():
+        _findings.labels(account, kind).set(number)
+    _reconciled.labels(account).set(at)
 
 
 def process_restarted(role: str) -> None:

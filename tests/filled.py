@@ -65,6 +65,7 @@ OTHERS = (
     "INSERT INTO forgotten (digest, salt, at, actor, applications) VALUES ('d', 's', 3.25, 'jo', 2)",
     # It came later and was delivered first.
     "UPDATE applications SET duplicate_of = 6 WHERE id = 1",
+    "UPDATE applications SET announced_until = 7.25, waits_since = 6.5 WHERE id = 4",
 )
 """What is put in by hand: it needs a long story otherwise."""
 

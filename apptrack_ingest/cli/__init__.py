@@ -32,6 +32,11 @@ WHERE = {
     "address": "making",
     "user": "making",
     "spool": "spool",
+    "doctor": "doctor",
+    "reconcile": "reconciling",
+    "connect": "connecting",
+    "disconnect": "connecting",
+    "idibu": "idibu",
 }
 """The module of each command. It is loaded with its command: `serve` starts three processes, and a script may call
 `list` often; neither waits for what the others need."""

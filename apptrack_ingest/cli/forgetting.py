@@ -19,8 +19,9 @@ from apptrack_ingest.handoff.forgetting import can_forget
 from apptrack_ingest.handoff.forgetting import forget as ask_to_forget
 from apptrack_ingest.lifecycle import WAITING, Event, report_of
 from apptrack_ingest.model import Person, Report, State
+from apptrack_ingest.phrases import ON_REQUEST
 from apptrack_ingest.spool.contract import Action, Filter, Forgotten, Trace
-from apptrack_ingest.spool.persons import OWED, folded
+from apptrack_ingest.spool.persons import folded
 
 PAGE = 100
 """Mails that nobody has read yet, looked through in one page."""
@@ -169,14 +170,13 @@ def _report(order: Order, trace: Trace) -> Report | None:
     account = order.found.known_accounts.get(trace.account or "")
     if account is None or not account.reporting:
         return None
-    words = OWED.partition(": ")[2]
     return report_of(
         State.DISCARDED,
         applicant_id=trace.applicant_id,
         believed=trace.believed,
         now=time.time(),
         reason=trace.reason,
-        words=words,
+        words=ON_REQUEST,
     )
 
 

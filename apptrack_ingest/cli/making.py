@@ -48,7 +48,7 @@ def new_address(account: str | None, recipient: str | None, overlap: float, conf
     kept in the printed setting for the time of --overlap, so that the change at idibu can be made at leisure.
     """
     found = settings.load(config)
-    name = _chosen(found, account)
+    name = chosen_account(found, account)
     token = new_token()
     made = with_subaddress(recipient or first_recipient(found, name), token)
     tokens = (*_still_good(found.known_accounts[name].trust.tokens, overlap, time.time()), digest_of(token))
@@ -61,7 +61,8 @@ def new_address(account: str | None, recipient: str | None, overlap: float, conf
     out.print(f"[accounts.{name}.trust]\ntokens = [\n{listed}]", markup=False)
 
 
-def _chosen(found: Settings, account: str | None) -> str:
+def chosen_account(found: Settings, account: str | None) -> str:
+    """The account asked for, or the only one there is; NotFound and IngestError say which there are."""
     if account is not None:
         return known_account(found, account)
     if len(found.known_accounts) > 1:

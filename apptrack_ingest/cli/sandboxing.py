@@ -22,9 +22,10 @@ from apptrack_ingest.idibu import sandbox as idibu_sandbox
 @click.option("--hash", "hashes", multiple=True, metavar="HASH[=ACCOUNT]", help="A hash it accepts; several possible.")
 @errors_as_exit_codes
 def sandbox(host: str, port: int, file: Path | None, hashes: tuple[str, ...]) -> None:
-    """Play idibu: its applicant-status endpoint over real HTTP, and a page that shows what it was told.
+    """Play idibu: all its web services spoken to here, over real HTTP, and a page that shows what it was told.
 
-    Without --hash it accepts the hash `sandbox`. Point `idibu.base_url` at it.
+    Without --hash it accepts the hash `sandbox`; its partner has the id 1 and the password `sandbox`. Point
+    `idibu.base_url` at it.
     """
     accepted = dict(_hash_and_account(text) for text in hashes) or {"sandbox": "sandbox"}
 

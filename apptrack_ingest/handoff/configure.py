@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AliasChoices, BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -96,6 +96,45 @@ def _make(name: str, target: Target, *arguments: BaseModel) -> Any:
         for secret in {text for argument in arguments for text in _secrets(argument)}:
             why = why.replace(secret, MASK)
         raise HandlerError(f"handler {name!r} could not be made: {why}") from None
+
+
+def redacted(name: str, settings: Mapping[str, Any], text: str) -> str:
+    """A text of the handler's, without the values of its settings that `describe` would not show. Raises as `build` does."""
+    model = _model(name, load(name))
+    if model is None:
+        return text
+    checked, from_files = validate(model, settings), _read(model, settings).from_files
+    hidden = set(_secrets(checked))
+    for key in model.model_fields:
+        for value in _texts(getattr(checked, key)):
+            if key in from_files or _SECRET_NAME.search(key):
+                hidden.add(value)
+            elif (shown := _without_credentials(value)) != value:
+                hidden |= {value, *_hidden_parts(value, shown)}
+    for secret in sorted(filter(None, hidden), key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All the text in a value, but what is wrapped as secret."""
+    if isinstance(value, BaseModel):
+        yield from (text for name in type(value).model_fields for text in _texts(getattr(value, name)))
+    elif isinstance(value, Mapping):
+        yield from (text for item in value.values() for text in _texts(item))
+    elif isinstance(value, _LISTS):
+        yield from (text for item in value for text in _texts(item))
+    elif isinstance(value, str | Path) or (hasattr(value, "host") and hasattr(value, "scheme")):
+        yield str(value)
+
+
+def _hidden_parts(url: str, shown: str) -> Iterator[str]:
+    """The user, the password and the query of a URL, which may be told without the rest of it."""
+    if shown == MASK:
+        return
+    parts = urlsplit(url)
+    values = (value for _, value in parse_qsl(parts.query))
+    yield from (part for part in (parts.password, parts.netloc.rpartition("@")[0], parts.query, *values) if part)
 
 
 # --- what was given -------------------------------------------------------------------------------------------------

@@ -22,8 +22,10 @@ from apptrack_ingest.idibu.accounts import (
     Partner,
 )
 from apptrack_ingest.idibu.answers import ApplicantStatus
+from apptrack_ingest.idibu.applicants import ListedApplicant
 from apptrack_ingest.idibu.calls import IdibuBusy, Retry
 from apptrack_ingest.idibu.client import Client
+from apptrack_ingest.idibu.global_cc import CcChange, CcConflict, change_cc, planned
 from apptrack_ingest.idibu.job_answers import (
     CancelAnswer,
     Cancellation,
@@ -49,6 +51,7 @@ from apptrack_ingest.idibu.job_models import (
     SalaryPer,
     ValidateLevel,
 )
+from apptrack_ingest.idibu.rehearsal import Rehearsal, rehearse
 from apptrack_ingest.idibu.service_management import PartnerUnauthorized
 from apptrack_ingest.idibu.statuses import Addressing, StatusUpdate
 from apptrack_ingest.model import ReportStatus
@@ -66,6 +69,8 @@ __all__ = [
     "ById",
     "CancelAnswer",
     "Cancellation",
+    "CcChange",
+    "CcConflict",
     "ChangedAccount",
     "ChangedCredits",
     "Client",
@@ -87,6 +92,7 @@ __all__ = [
     "JobStatus",
     "JobTime",
     "JobType",
+    "ListedApplicant",
     "LockBoards",
     "NewAccount",
     "Note",
@@ -95,9 +101,13 @@ __all__ = [
     "Post",
     "PostReason",
     "PostStatus",
+    "Rehearsal",
     "ReportStatus",
     "Retry",
     "SalaryPer",
     "StatusUpdate",
     "ValidateLevel",
+    "change_cc",
+    "planned",
+    "rehearse",
 ]

@@ -107,13 +107,14 @@ def _applicant(element: etree._Element) -> ApplicantStatus:
         status=ReportStatus.SUCCESS if status else ReportStatus.FAIL,
         remote_id=xml.text_of(element, "remote-id") or None,
         error_message=xml.text_of(element, "error-message") or None,
-        date_processed=_date(xml.text_of(element, "date-processed")),
-        date_created=_date(xml.text_of(info, "date-created")),
-        date_modified=_date(xml.text_of(info, "date-modified")),
+        date_processed=date_of(xml.text_of(element, "date-processed")),
+        date_created=date_of(xml.text_of(info, "date-created")),
+        date_modified=date_of(xml.text_of(info, "date-modified")),
     )
 
 
-def _date(text: str) -> datetime | None:
+def date_of(text: str) -> datetime | None:
+    """A date as idibu writes it; None for anything else."""
     try:
         return datetime.strptime(text, "%Y-%m-%d %H:%M:%S")
     except ValueError:

@@ -12,8 +12,9 @@ from pydantic import SecretStr
 from apptrack_ingest.idibu import answers, limits
 from apptrack_ingest.idibu.accounts import Partner
 from apptrack_ingest.idibu.answers import ApplicantStatus
+from apptrack_ingest.idibu.applicants import Applicants
 from apptrack_ingest.idibu.calls import DETAIL_LIMIT, Calls, IdibuBusy, Request, Retry, every, understood
-from apptrack_ingest.idibu.http import Http, Values
+from apptrack_ingest.idibu.http import Door, Values
 from apptrack_ingest.idibu.jobs import Jobs
 from apptrack_ingest.idibu.limits import LARGEST_PAGE
 from apptrack_ingest.idibu.service_management import ServiceManagement
@@ -43,7 +44,7 @@ class Client:
         base_url: str,
         hash: SecretStr | None,
         timeout: float = 30.0,
-        http: Http | None = None,
+        http: Door | None = None,
         *,
         partner: Partner | None = None,
         retry: Retry | None = None,
@@ -56,6 +57,8 @@ class Client:
         self._hash = hash
         self.service = ServiceManagement(self._calls, partner, hash)
         """Accounts, their services, credits and Global CC (seed-service-management.txt)."""
+        self.applicants = Applicants(self._calls, hash)
+        """The list of those who applied (later documents alone; not every account may use it)."""
         self.jobs = Jobs(self._calls, hash)
         """Jobs by client reference or id (seed-client-reference.html.txt)."""
 

@@ -11,9 +11,10 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
+from typing import Protocol
 from urllib.parse import quote, quote_plus
 from urllib.request import getproxies
 
@@ -37,15 +38,31 @@ _DIRECT = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back: HTTP status, media type (empty when there is none to speak of), body, and seconds to wait."""
+    """What came back: HTTP status, media type (empty when there is none to speak of), body, seconds to wait, and the
+    server's own time (RFC 9110, 6.6.1), in epoch seconds."""
 
     status: int
     media_type: str
     body: bytes = field(repr=False)
     retry_after: float | None = None
+    date: float | None = None
 
     def __str__(self) -> str:
         return f"HTTP {self.status}, {self.media_type or 'no type'}, {len(self.body)} bytes"
+
+
+class Door(Protocol):
+    """Where requests go out: the connections, or what stands in their place."""
+
+    async def exchange(
+        self, method: str, url: str | SecretStr, params: Values, form: Values | None, deadline: float
+    ) -> Reply:
+        """As `Http.exchange`."""
+        ...
+
+    async def close(self) -> None:
+        """As `Http.close`."""
+        ...
 
 
 class Http:
@@ -59,7 +76,6 @@ class Http:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         _quieten()
         self._now = now
-        # httpx's own connections know proxies; without any, ours are lighter.
         self._wire = None if getproxies() else Wire()
         self._client = httpx.AsyncClient(
             headers=_HEADERS,
@@ -67,7 +83,9 @@ class Http:
             timeout=None,  # noqa: S113 - each exchange has a deadline for all its parts, waiting for a connection too
             follow_redirects=False,
             trust_env=True,
-            mounts=_DIRECT,
+            # httpx's own transport knows proxies; without any, ours is lighter and loads no certificates before it must.
+            mounts=_DIRECT if self._wire is None else None,
+            transport=self._wire,
         )
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
@@ -86,8 +104,6 @@ class Http:
     async def close(self) -> None:
         """Closes all connections; an exchange under way ends as unreachable."""
         await self._client.aclose()
-        if self._wire is not None:
-            await self._wire.aclose()
 
     async def _sent(self, method: str, url: str, params: dict[str, str], form: dict[str, str] | None) -> httpx.Response:
         """Past httpx's client where there is no proxy: it would look for redirects, cookies and credentials."""
@@ -118,7 +134,8 @@ class Http:
     async def _read(self, response: httpx.Response) -> Reply | IdibuError:
         """The body as it comes over the wire: nothing is decompressed, so nothing can swell."""
         try:
-            reply = Reply(response.status_code, _media_type(response), b"", self._retry_after(response))
+            wait, date = self._retry_after(response), _date(response.headers.get("Date", ""))
+            reply = Reply(response.status_code, _media_type(response), b"", wait, date)
             if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                 return IdibuNotUnderstood(f"HTTP {reply.status}: a compressed answer nobody asked for")
             body = bytearray()
@@ -126,7 +143,7 @@ class Http:
                 body += chunk
                 if len(body) > MAX_BYTES:
                     return IdibuNotUnderstood(f"HTTP {reply.status}: an answer of more than {MAX_BYTES} bytes")
-            return Reply(reply.status, reply.media_type, bytes(body), reply.retry_after)
+            return replace(reply, body=bytes(body))
         finally:
             await response.aclose()
 
@@ -137,10 +154,16 @@ class Http:
         return None if seconds is None or seconds < 0 else min(seconds, LONGEST_RETRY_AFTER)
 
     def _seconds_until(self, date: str) -> float | None:
-        try:
-            return parsedate_to_datetime(date).timestamp() - self._now()
-        except (ValueError, TypeError, OverflowError, IndexError):
-            return None
+        at = _date(date)
+        return None if at is None else at - self._now()
+
+
+def _date(text: str) -> float | None:
+    """A date of a header in epoch seconds; None where it is none."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 def redact(text: str, *values: Values | None) -> str:

@@ -14,7 +14,8 @@ from apptrack_ingest.idibu import answers, xml
 from apptrack_ingest.idibu.answers import Answer, AnswerError
 
 # The seed's words: "The Client Reference provided is already in the system, you have to provide a new reference ..."
-_DUPLICATE = re.compile(r"client[ _-]?reference\b.*\balready\b", re.IGNORECASE | re.DOTALL)
+_REFERENCE = re.compile(r"client[ _-]?reference\b", re.IGNORECASE)
+_ALREADY = re.compile(r"\balready\b", re.IGNORECASE)
 _HASH = re.compile(r"\b(hash|api[ -]?key)\b", re.IGNORECASE)
 _ABOUT_ONE = re.compile(r"\b(jobs?|boards?|posts?|postings?|sender|profile|team|quota|references?)\b", re.IGNORECASE)
 
@@ -142,16 +143,22 @@ def read(body: bytes) -> Answer:
     told = any(xml.name(child) in ("job", "queue", "posting", "postqueue", "jobpostings") for child in root)
     if not told and not words and not stated:
         raise AnswerError("idibu's XML without a job or an error")
-    failed = any(status != "success" for status in stated) or bool(_DUPLICATE.search(words))
+    failed = any(status != "success" for status in stated) or _duplicate(words)
     return Answer(told and not failed, words, None, root)
 
 
 def refusal(answer: Answer) -> type[IdibuError]:
     """What a failure is, by its words. (A wrong hash: assumed, the documents show none.)"""
-    if _DUPLICATE.search(answer.message):
+    if _duplicate(answer.message):
         return DuplicateReference
     about_hash = _HASH.search(answer.message) or not _ABOUT_ONE.search(answer.message)
     return IdibuUnauthorized if about_hash and answer.blames_hash else IdibuRefused
+
+
+def _duplicate(words: str) -> bool:
+    """In two steps: as one pattern it would take quadratic time for words that keep naming the reference."""
+    found = _REFERENCE.search(words)
+    return found is not None and _ALREADY.search(words, found.end()) is not None
 
 
 def jobs(answer: Answer) -> list[JobAnswer]:

@@ -88,7 +88,8 @@ class ByClientReference:
     client_reference: str
 
     def __post_init__(self) -> None:
-        limits.one_line("the client reference", [self.client_reference])
+        (stripped,) = limits.one_line("the client reference", [self.client_reference])
+        object.__setattr__(self, "client_reference", stripped)
 
 
 JobKey = ById | ByClientReference

@@ -54,7 +54,7 @@ class Jobs:
         That takes idibu's job id ("it is mandatory", says the seed): ValueError without one.
         """
         if new_client_reference is not None:
-            limits.one_line("the new client reference", [new_client_reference])
+            (new_client_reference,) = limits.one_line("the new client reference", [new_client_reference])
             if not isinstance(key, ById):
                 raise ValueError("a client reference can be changed only with idibu's job id")
         document = job_requests.change(Method.UPDATE, key, advert, config, new_client_reference)

@@ -15,23 +15,34 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from apptrack_ingest.idibu import jobs, sandbox_endpoint, sandbox_jobs, sandbox_service, service_management, xml
+from apptrack_ingest.idibu import (
+    applicants,
+    jobs,
+    sandbox_applicants,
+    sandbox_endpoint,
+    sandbox_jobs,
+    sandbox_service,
+    service_management,
+    xml,
+)
 from apptrack_ingest.idibu import sandbox_store as store
 from apptrack_ingest.idibu.accounts import Partner
 from apptrack_ingest.idibu.client import PATH
 from apptrack_ingest.idibu.sandbox_answers import Said, date, render
+from apptrack_ingest.idibu.sandbox_applicants import NEW_APPLICANTS, NewApplicant
 from apptrack_ingest.idibu.sandbox_endpoint import Call
 from apptrack_ingest.idibu.sandbox_jobs_asked import DEFAULT_BOARDS, BoardRules
+from apptrack_ingest.idibu.sandbox_requests import form, taken_up
 from apptrack_ingest.idibu.sandbox_script import STEPS, Fault, Script, Step
 from apptrack_ingest.idibu.sandbox_server import serving
 from apptrack_ingest.idibu.sandbox_service import Rules
-from apptrack_ingest.idibu.sandbox_world import Account, Accounts, Job
+from apptrack_ingest.idibu.sandbox_world import Account, Accounts, Arrived, Change, Job
 
 DEFAULT_HASHES = {"sandbox": "default"}
 """The one account of a sandbox that was told of no other: its hash is no secret."""
@@ -39,7 +50,6 @@ DEFAULT_HASHES = {"sandbox": "default"}
 DEFAULT_PARTNER = Partner(1, SecretStr("sandbox"))
 """The partner of a sandbox that was told of no other: its password is no secret either."""
 
-_FORM = "application/x-www-form-urlencoded"
 _ROWS = 500  # on the page; the JSON has all
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -101,6 +111,18 @@ class Sandbox:
         """What is held of jobs, of all accounts or one."""
         return [job for job in self.store.world.jobs.values() if account in (None, job.account)]
 
+    def arrive(self, *new: NewApplicant) -> None:
+        """Applicants reach idibu; their mails are somebody else's business."""
+        now = self._clock()
+        arrived = tuple(
+            Arrived(one.account, one.id, now if one.date is None else one.date, one.email, one.name, one.reference)
+            for one in new
+        )
+        told = f"{len(arrived)} applicants reached idibu"
+        self.store.add(
+            store.Request(now, "POST", "/sandbox/arrived", "", None, None, told, 200, change=Change(arrived=arrived))
+        )
+
     async def wait_until(self, condition: Callable[["Sandbox"], bool], timeout: float = 10.0) -> None:
         """Returns once `condition` holds, asked anew after every request. Raises TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):
@@ -128,6 +150,16 @@ class Sandbox:
             return sandbox_endpoint.judge(call, self.store, self._clock())
 
         return await self._exchange(request, taken_apart, judge)
+
+    async def applicants_endpoint(self, request: Request) -> Response:
+        """The list of applicants."""
+
+        def taken_apart(form: Mapping[str, str]) -> Call:
+            account = self._account(request.query_params.get("hash", ""))
+            path = request.url.path
+            return Call(request.method, path, request.query_params, account, None, None, applicants.CALL, form)
+
+        return await self._exchange(request, taken_apart, lambda call: sandbox_applicants.judge(call, self.store))
 
     async def service_endpoint(self, request: Request) -> Response:
         """Service management."""
@@ -161,7 +193,7 @@ class Sandbox:
     ) -> Response:
         """Answers one request: judge it, let the script interfere, remember it, answer."""
         try:
-            call = taken_apart(await _form(request))
+            call = taken_apart(await form(request))
         except ClientDisconnect:
             return Response()
         step = self.script.take(call.applicant_id, call.name)
@@ -273,16 +305,15 @@ class Sandbox:
 
     async def script_json(self, request: Request) -> Response:
         """The script; a POST of JSON replaces it. (Demanding the type keeps pages of other origins from doing so.)"""
-        if request.method == "POST":
-            if _media_type(request) != "application/json":
-                return PlainTextResponse("Content-Type must be application/json", 415)
-            if not _fits(request):
-                return PlainTextResponse("Content-Length must be there, and no more than 1 MB", 413)
-            try:
-                self.script.replace(STEPS.validate_json(await request.body()))
-            except ValidationError as error:
-                return JSONResponse(error.errors(include_url=False, include_input=False, include_context=False), 400)
-        return Response(STEPS.dump_json(self.script.remaining()), media_type="application/json", headers=_HEADERS)
+        refusal = await taken_up(request, lambda body: self.misbehave(*STEPS.validate_json(body)))
+        return refusal or Response(
+            STEPS.dump_json(self.script.remaining()), media_type="application/json", headers=_HEADERS
+        )
+
+    async def arrived_json(self, request: Request) -> Response:
+        """The applicants that reached idibu; a POST of JSON adds some."""
+        refusal = await taken_up(request, lambda body: self.arrive(*NEW_APPLICANTS.validate_json(body)))
+        return refusal or JSONResponse([asdict(one) for one in self.store.world.arrived.values()], headers=_HEADERS)
 
 
 def create_app(sandbox: Sandbox) -> Starlette:
@@ -291,6 +322,7 @@ def create_app(sandbox: Sandbox) -> Starlette:
         routes=[
             Route(PATH, sandbox.endpoint, methods=["GET", "POST"]),
             Route(PATH + "/{applicant}", sandbox.endpoint, methods=["GET", "POST"]),
+            Route(applicants.PATH, sandbox.applicants_endpoint, methods=["GET", "POST"]),
             Route(service_management.PATH + "/{name}", sandbox.service_endpoint, methods=["GET", "POST"]),
             Route(jobs.PATH + "{hash:path}", sandbox.jobs_endpoint, methods=["GET", "POST"]),
             Route("/", sandbox.page),
@@ -298,6 +330,7 @@ def create_app(sandbox: Sandbox) -> Starlette:
             Route("/sandbox/jobs", sandbox.jobs_json),
             Route("/sandbox/applicants", sandbox.applicants_json),
             Route("/sandbox/requests", sandbox.requests_json),
+            Route("/sandbox/arrived", sandbox.arrived_json, methods=["GET", "POST"]),
             Route("/sandbox/script", sandbox.script_json, methods=["GET", "POST"]),
         ]
     )
@@ -324,26 +357,10 @@ async def serve(
         await asyncio.Event().wait()
 
 
-async def _form(request: Request) -> dict[str, str]:
-    """The fields of a form of the documented type; of anything else, none."""
-    if request.method != "POST" or _media_type(request) != _FORM or not _fits(request):
-        return {}
-    return {key: value for key, value in (await request.form()).items() if isinstance(value, str)}
-
-
 def _kept(call: Call) -> str | None:
     """What is remembered of the data: where secrets may stand in it, they are masked."""
     is_service = call.path.startswith(service_management.PATH)
     return sandbox_service.masked(call.data) if is_service and call.data else call.data
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-def _fits(request: Request) -> bool:
-    """Whether the body says its length and is not too long (the server holds a client to what it said)."""
-    return int(request.headers.get("Content-Length", "-1")) in range(xml.MAX_BYTES + 1)
 
 
 async def _left(request: Request) -> None:

@@ -68,7 +68,8 @@ class Step(BaseModel):
     applicant: int | None = Field(default=None, ge=1)
     """Only requests about this applicant."""
     call: str | None = Field(default=None, max_length=40)
-    """Only requests of this method: `applicant-status`, one of service management (`setccemail`) or of jobs (`ADD`)."""
+    """Only requests of this method: `applicant-status`, `applicants`, one of service management (`setccemail`)
+    or of jobs (`ADD`)."""
     saves: bool = False
     """Whether what was asked is done all the same, and only the answer goes wrong."""
     status: int | None = Field(default=None, ge=200, le=599)

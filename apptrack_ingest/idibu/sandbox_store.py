@@ -94,6 +94,10 @@ class Store:
         """What is held of one applicant."""
         return self._applicants.get((account, applicant_id))
 
+    def lose(self, account: str, applicant_id: int) -> None:
+        """Forgets an applicant's status, as idibu may after a restored backup. A file brings it back at the next start."""
+        self._applicants.pop((account, applicant_id), None)
+
     def close(self) -> None:
         """Closes the file; what was added stays readable."""
         if self._file:

@@ -61,13 +61,27 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrived:
+    """An applicant of an account (by user name) that reached idibu at `date` (epoch seconds)."""
+
+    account: str
+    id: int
+    date: float
+    email: str
+    name: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """What a request changed: accounts and jobs as they are afterwards, and the last numbers given out."""
+    """What a request changed: accounts and jobs as they are afterwards, applicants that reached idibu, and the last numbers
+    given out."""
 
     accounts: tuple[Account, ...] = ()
     jobs: tuple[Job, ...] = ()
     queue: int = 0
     posting: int = 0
+    arrived: tuple[Arrived, ...] = ()
 
 
 def change_from(values: Mapping[str, Any]) -> Change:
@@ -76,15 +90,17 @@ def change_from(values: Mapping[str, Any]) -> Change:
         Account(**{**one, "services": tuple(one["services"]), "cc": tuple(one["cc"])}) for one in values["accounts"]
     )
     jobs = tuple(Job(**{**one, "posts": tuple(QueuedPost(**post) for post in one["posts"])}) for one in values["jobs"])
-    return Change(accounts, jobs, values["queue"], values["posting"])
+    arrived = tuple(Arrived(**one) for one in values.get("arrived", ()))  # older files know of none
+    return Change(accounts, jobs, values["queue"], values["posting"], arrived)
 
 
 class World:
-    """All accounts and jobs that changes have left."""
+    """All accounts, jobs and applicants that changes have left."""
 
     def __init__(self) -> None:
         self.accounts: dict[int, Account] = {}
         self.jobs: dict[int, Job] = {}
+        self.arrived: dict[tuple[str, int], Arrived] = {}
         self.queue = FIRST_QUEUE - 1
         self.posting = FIRST_POSTING - 1
 
@@ -92,6 +108,7 @@ class World:
         """Makes a change."""
         self.accounts.update({one.client_id: one for one in change.accounts})
         self.jobs.update({one.id: one for one in change.jobs})
+        self.arrived.update({(one.account, one.id): one for one in change.arrived})
         self.queue = max(self.queue, change.queue)
         self.posting = max(self.posting, change.posting)
 

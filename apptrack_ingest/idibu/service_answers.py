@@ -17,7 +17,7 @@ from apptrack_ingest.idibu.accounts import (
     EnabledServices,
     GlobalCc,
 )
-from apptrack_ingest.idibu.answers import Answer
+from apptrack_ingest.idibu.answers import Answer, named
 
 # Every reader raises xml.XmlError where an id, a hash or a number of credits is missing or malformed.
 
@@ -98,9 +98,12 @@ def changed_credits(answer: Answer) -> ChangedCredits:
 
 
 def global_cc(answer: Answer) -> GlobalCc:
-    """The addresses of all `<cc-email>` nodes, however they are separated; an answer without any node has none."""
+    """The addresses of all `<cc-email>` nodes, however they are separated; an answer without any node has none.
+
+    Wherever in the response, and in whatever they wrap the addresses: one overlooked would be lost with the next change.
+    """
     response = _response(answer)
-    listed = " ".join(node.text or "" for node in xml.children(response, "cc-email"))
+    listed = " ".join(str(text) for node in named(response, "cc-email") for text in node.itertext())
     return GlobalCc(tuple(filter(None, _SEPARATORS.split(listed))), _message(response), answer.xml)
 
 

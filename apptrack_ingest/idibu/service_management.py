@@ -130,17 +130,27 @@ class ServiceManagement:
         fields: Fields = [self._about(account), ("credits", str(by))]
         return await self._ask("incrementCredits", fields, service_answers.changed_credits, safe=False)
 
-    async def set_cc_email(self, addresses: Sequence[str], account: SecretStr | None = None) -> GlobalCc:
+    async def set_cc_email(
+        self,
+        addresses: Sequence[str],
+        account: SecretStr | None = None,
+        *,
+        kept: Sequence[str] = (),
+        once: bool = False,
+    ) -> GlobalCc:
         """Makes these the account's Global CC, and no others; none at all switches it off (POST /setccemail).
 
-        To add an address, read the present ones first and send them with it: idibu replaces the whole list.
+        To add an address, read the present ones first and send them with it: idibu replaces the whole list (`change_cc`
+        does so). Those of them in `kept` were idibu's own and are not judged here. With `once` it is never repeated by
+        itself: somebody else may have changed the list since.
         """
         if isinstance(addresses, str):
             raise ValueError("addresses must be a list of addresses")
         for address in addresses:
-            limits.address("a Global CC address", address)
+            if address not in kept:
+                limits.address("a Global CC address", address)
         fields: Fields = [self._about(account), ("cc-email", ",".join(addresses))]
-        return await self._ask("setccemail", fields, service_answers.global_cc)
+        return await self._ask("setccemail", fields, service_answers.global_cc, safe=not once)
 
     async def get_cc_email(self, account: SecretStr | None = None) -> GlobalCc:
         """The account's Global CC (POST /getccemail)."""

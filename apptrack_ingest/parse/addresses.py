@@ -43,8 +43,8 @@ _IN_COMMENT = re.compile(r"\\.|[()]|[^\\()]+|\\", re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _COMMENT = re.compile(r"\([^()]*\)")
 _AROUND_DOTS = re.compile(r"\s*([.@])\s*")
-_ATEXT = r"[^\s\"<>(),;:@\[\]\\\x00-\x1f\x7f-\x9f\ufffd]+"
-_ADDRESS = re.compile(rf'(?:{_ATEXT}|"(?:[^"\\\x00-\x1f]|\\.)+")@(?:{_ATEXT}|\[[\w.:-]+\])')
+_ATEXT = r"[^\s\"<>(),;:@\[\]\\\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]+"
+_ADDRESS = re.compile(rf'(?:{_ATEXT}|"(?:[^"\\\x00-\x1f\ud800-\udfff]|\\[^\ud800-\udfff])+")@(?:{_ATEXT}|\[[\w.:-]+\])')
 # `address`, `<address>`, `Jane Doe <address>` or `"Doe, Jane" <address>`, in ASCII.
 _PLAIN_NAME = r"(?:(?:[\w!#$%&'*+/?^`{|}~-]++\s++)*+|\"[^\"\\]*+\"\s*+)"
 _PLAIN_ADDRESS = r"\w[\w+-]*+(?:\.[\w+-]++)*+@[\w-]++(?:\.[\w-]++)++"

@@ -46,6 +46,21 @@ def take(data_dir: Path, role: str, wait: float = WAIT) -> int:
     return descriptor
 
 
+def is_held(data_dir: Path, role: str) -> bool:
+    """Whether somebody runs the role on this data directory now; looking makes no lock file. Raises
+    PermissionError where we may not see it."""
+    try:
+        descriptor = os.open(data_dir / f"{role}.lock", os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        raise
+    except OSError:
+        return False
+    try:
+        return not _locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,6 +9,7 @@ from typing import Any
 
 from apptrack_ingest import handoff, logs
 from apptrack_ingest.errors import IngestError, SpoolUnavailable
+from apptrack_ingest.idibu.http import Http
 from apptrack_ingest.parse.pool import ParserPool
 from apptrack_ingest.report.reporter import Reporter
 from apptrack_ingest.service import working
@@ -16,11 +17,13 @@ from apptrack_ingest.service.around import beside, own_pages, signals, usable
 from apptrack_ingest.service.link import ChildLink
 from apptrack_ingest.service.names import Names
 from apptrack_ingest.service.place import spool_of
+from apptrack_ingest.service.reconciling import accounts_of
 from apptrack_ingest.settings import Account, Settings
 from apptrack_ingest.spool.contract import Spool
 from apptrack_ingest.worker import Desk, SystemClock, Tools, Worker
 from apptrack_ingest.worker.allocation import give_back_early
 from apptrack_ingest.worker.housekeeping import Housekeeping
+from apptrack_ingest.worker.reconciling import Reconciling
 
 log = logs.get("service")
 
@@ -77,13 +80,15 @@ class _WorkerParts:
         )
         self.worker = Worker(self.tools)
         self.housekeeping = Housekeeping(spool, clock, found)
+        self._http = Http()
+        self.reconciling = Reconciling(spool, clock, found, lambda: accounts_of(self.reconciling.settings, self._http))
 
     async def take_up(self, new: Settings) -> None:
         """A reload: what is under way goes on with what it began with."""
         before, self._desks = self._desks, working.desks_of(new, self._desks)
         self._reporter.configure(working.destinations_of(new))
         self._inner.configure(new)
-        self.housekeeping.settings = new
+        self.housekeeping.settings = self.reconciling.settings = new
         old = [desk for name, (_, desk) in before.items() if self._desks.get(name, (None, None))[1] is not desk]
         beside(self._closing, _close_when_unused(self.worker, old))
         await self.worker.configure(_only_desks(self._desks), new.idibu.schedule)
@@ -109,6 +114,7 @@ class _WorkerParts:
         side_tasks = [
             *([asyncio.create_task(self._settle_later(unsettled))] if unsettled else []),
             asyncio.create_task(self.housekeeping.run()),
+            asyncio.create_task(self.reconciling.run()),
             asyncio.create_task(_warm_up(self._parser, self._found)),
         ]
         try:
@@ -124,6 +130,7 @@ class _WorkerParts:
             await asyncio.wait(self._closing, timeout=self._found.worker.drain_timeout)
         await _close_handlers(desk for _, desk in self._desks.values())
         await self._reporter.close()
+        await self._http.close()
         await self._inner.close()
         await self._parser.close()
 

@@ -42,7 +42,7 @@ def _desk(account: Account) -> Desk:
         rates=account.rates,
         caution=Caution(account.breaker.failures, account.breaker.schedule),
         reporting=account.reporting,
-        report_first_failure=account.report_first_failure,
+        early=account.early,
         hash_fingerprint=fingerprint(account),
         block_extensions=account.block_extensions,
         client_id=account.client_id,

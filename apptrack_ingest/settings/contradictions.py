@@ -13,6 +13,7 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     yield from _any_recipient_off_loopback(settings)
     yield from _recipients_twice(settings)
     yield from _accounts_out_of_reach(settings)
+    yield from _half_a_partner(settings)
     yield from _listeners(settings)
     for key, rules in _all_rules(settings):
         yield from _rules(settings, key, rules)
@@ -40,6 +41,16 @@ def _accounts_out_of_reach(settings: Settings) -> Iterator[Problem]:
             )
         if account.client_id is not None and (other := seen.setdefault(account.client_id, name)) != name:
             yield Problem(f"accounts.{name}.client_id", str(account.client_id), f"accounts.{other} has the same one")
+
+
+def _half_a_partner(settings: Settings) -> Iterator[Problem]:
+    idibu = settings.idibu
+    has_password = idibu.partner_password is not None or idibu.partner_password_file is not None
+    if has_password and idibu.partner_id is None:
+        yield Problem("idibu.partner_id", "", "the partner's password alone is no use: set the partner's id beside it")
+    if idibu.partner_id is not None and not has_password:
+        advice = "the partner's id alone is no use: set partner_password_file beside it"
+        yield Problem("idibu.partner_password", "", advice)
 
 
 def _recipients_twice(settings: Settings) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ import json
 import re
 from datetime import UTC, date, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from email_validator import EmailNotValidError, validate_email
@@ -34,6 +34,13 @@ def _seconds(value: object) -> object:
     if isinstance(value, str):
         raise ValueError("write seconds, or a number with s, m, h or d, like 30s or 5m")
     return value
+
+
+def _off_or_interval(value: object) -> object:
+    seconds = value if value == "off" else _seconds(value)
+    if seconds != "off" and not (isinstance(seconds, int | float) and 3600 <= seconds <= 366 * 86400):
+        raise ValueError("write off, or an hour to a year, like 24h")
+    return seconds
 
 
 def _comma_separated(value: object) -> object:
@@ -197,6 +204,7 @@ def _time_zone(value: str) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Interval = Annotated[float | Literal["off"], BeforeValidator(_off_or_interval)]
 Recipient = Annotated[str, AfterValidator(_recipient)]
 Recipients = Annotated[tuple[Recipient, ...], BeforeValidator(_comma_separated), NoDecode]
 """In the environment a comma-separated list; without NoDecode pydantic-settings would ask for JSON."""

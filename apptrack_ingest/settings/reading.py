@@ -221,7 +221,11 @@ def _read_secret_files(settings: Settings) -> tuple[Settings, list[Problem]]:
         if url is not None and url.get_secret_value() and not is_web_address(url):
             problems.append(Problem("digest.webhook_url_file", MASK, "the file holds no http or https URL"))
         digest = digest.model_copy(update={"webhook_url": url})
-    read = {"accounts": accounts, "digest": digest}
+    idibu = settings.idibu
+    if idibu.partner_password_file:
+        password = secret(idibu.partner_password_file, "idibu.partner_password_file")
+        idibu = idibu.model_copy(update={"partner_password": password})
+    read = {"accounts": accounts, "digest": digest, "idibu": idibu}
     if settings.spool_file and (place := secret(settings.spool_file, "spool_file")) is not None:
         try:
             read["spool"] = checked(SpoolPlace(place.get_secret_value()))

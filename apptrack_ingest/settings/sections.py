@@ -23,12 +23,21 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from apptrack_ingest.lifecycle import DEFAULT_PROBES, DEFAULT_RETRY, Rate, Schedule, parse_rates, parse_schedule
+from apptrack_ingest.lifecycle import (
+    DEFAULT_PROBES,
+    DEFAULT_RETRY,
+    EarlyRule,
+    Rate,
+    Schedule,
+    parse_rates,
+    parse_schedule,
+)
 from apptrack_ingest.settings.intake import Dns, Limits, Rules, Smtp, Trust, Untrusted, UntrustedMail
 from apptrack_ingest.settings.kinds import (
     Duration,
     Extensions,
     HostName,
+    Interval,
     MailAddress,
     MailAddresses,
     Rates,
@@ -86,7 +95,13 @@ class Account(Section):
         None, description="hold or refuse mail that no rule matches; as [untrusted] says"
     )
     reporting: bool = Field(True, description="off: idibu is told nothing of this account's applications")
-    report_first_failure: bool = Field(False, description="tell idibu of a first failure before retrying")
+    report_first_failure: bool = Field(
+        False, description="tell idibu after the first failed hand-off, and until when it is retried"
+    )
+    report_waiting_after: Duration | None = Field(
+        None, description="tell idibu so of what has no outcome after this time; unset: never"
+    )
+    timezone: TimeZone = Field("UTC", description="time zone of the times that idibu's users read")
 
     @property
     def schedule(self) -> Schedule:
@@ -97,6 +112,12 @@ class Account(Section):
     def rates(self) -> tuple[Rate, ...]:
         """The rates, parsed."""
         return parse_rates(self.rate)
+
+    @property
+    def early(self) -> EarlyRule:
+        """What idibu is told of it before there is an outcome."""
+        zone = ZoneInfo(self.timezone)
+        return EarlyRule(self.report_first_failure, self.report_waiting_after, self.schedule.window, zone)
 
     @model_validator(mode="after")
     def _one_hash(self) -> Self:
@@ -115,17 +136,35 @@ class Web(Section):
 
 
 class Idibu(Section):
-    """Where and how outcomes are reported."""
+    """Where and how idibu is spoken to: outcomes are reported, and service management is for partners."""
 
     base_url: RootUrl = Field(HttpUrl("https://ws.idibu.com"), description="the root of idibu's web services")
     timeout: Duration = Field(30.0, le=300, description="one request's time, from look-up to the last byte")
     timezone: TimeZone = Field("UTC", description="time zone of date-processed; idibu's documents name none")
     retry: RetrySchedule = Field(DEFAULT_RETRY, description="waits between attempts; their sum ends in failed")
+    reconcile: Interval = Field("off", description="how often ledger and idibu are held against each other, like 24h")
+    attempts: int = Field(3, ge=1, le=10, description="how often a command asks, where asking again does no harm")
+    partner_id: int | None = Field(None, gt=0, description="the partner's id (exempt-id), for service management")
+    partner_password: SecretStr | None = Field(None, description="the partner's password, given by idibu with the id")
+    partner_password_file: Path | None = Field(None, description="a file that holds it, instead of `partner_password`")
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.partner_password is not None and self.partner_password_file is not None:
+            raise ValueError("set partner_password or partner_password_file, not both")
+        if self.partner_password is not None and not self.partner_password.get_secret_value().strip():
+            raise ValueError("partner_password is empty; leave it out, or set the partner's password")
+        return self
 
     @property
     def schedule(self) -> Schedule:
         """The retry schedule, parsed."""
         return parse_schedule(self.retry)
+
+    @property
+    def reconcile_every(self) -> float | None:
+        """Seconds between two such comparisons; None: there are none."""
+        return None if self.reconcile == "off" else self.reconcile
 
     @property
     def zone(self) -> tzinfo:

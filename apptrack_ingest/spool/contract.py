@@ -7,6 +7,7 @@ kept, and the same call may be made again. Every writing method returns only aft
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from apptrack_ingest.lifecycle import EarlyRule
 from apptrack_ingest.model import Arrival, Backlog, Message, ReportState, Stage, State
 from apptrack_ingest.spool.records import (
     Action,
@@ -15,12 +16,14 @@ from apptrack_ingest.spool.records import (
     Claim,
     Delivered,
     Due,
+    EarlyReport,
     Facts,
     Filter,
     Forgotten,
     Load,
     Order,
     OrderRecord,
+    Outcome,
     Pause,
     Reaped,
     ReportClaim,
@@ -39,12 +42,14 @@ __all__ = [
     "Claim",
     "Delivered",
     "Due",
+    "EarlyReport",
     "Facts",
     "Filter",
     "Forgotten",
     "Load",
     "Order",
     "OrderRecord",
+    "Outcome",
     "Pause",
     "Reaped",
     "ReportClaim",
@@ -113,6 +118,12 @@ class Spool(Protocol):
         """Lets all leases of `worker` run out now: the caller knows that whoever held that name is dead."""
 
     # -- report
+    async def report_waiting(self, account: str, rule: EarlyRule, *, now: float, limit: int) -> int:
+        """Makes early reports due of the account's received applications, where the rule asks for it: of what waits since
+        then (received, or set going by a person) and of which nothing was told, and of what was told with a time that is
+        over. Only of what stands in front of its applicant's line, is trusted or vouched for, has an applicant id, and of
+        whom nothing was delivered before. Returns how many, at most twice `limit`; in work or paused makes no difference."""
+
     async def claim_reports(
         self, *, worker: str, now: float, lease: float, limit: int, accounts: Collection[str]
     ) -> list[ReportClaim]:
@@ -173,6 +184,16 @@ class Spool(Protocol):
     async def drop_report(self, report_id: int, *, actor: str, note: str, now: float) -> None:
         """A person decides that idibu need not be told (it has deleted the applicant, say): a refused or failed report
         ends as superseded. NotAllowed, NotFound."""
+
+    async def outcomes(self, account: str, applicants: Collection[int]) -> list[Outcome]:
+        """The newest report of each of these applicants to the account, as far as there is one, by applicant id."""
+
+    async def arrived(self, account: str, applicants: Collection[int]) -> set[int]:
+        """Which of these applicants the account has an application of, whatever became of it."""
+
+    async def tell_again(self, report_id: int, *, actor: str, note: str, now: float) -> None:
+        """Makes a confirmed report due again, with its whole schedule before it, if it is still the newest of its applicant:
+        idibu shows something else, or nothing. NotAllowed, NotFound."""
 
     async def update_facts(self, application_id: int, facts: Facts, applicant_id: int | None) -> None:
         """Replaces what was derived from the mail (reparse). NotFound, also where the mail was erased meanwhile."""

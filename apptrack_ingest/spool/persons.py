@@ -10,9 +10,6 @@ from apptrack_ingest.model import HeldReason, State
 from apptrack_ingest.spool.records import Forgotten, Trace
 from apptrack_ingest.spool.rows import Row
 
-OWED = "discarded: erased on request"
-"""What a report of failure that idibu is still owed says of a forgotten person's application."""
-
 
 def folded(address: str) -> str:
     """The address as it is compared: capitals do not matter, nor do blanks around it."""

@@ -56,13 +56,22 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyReport:
+    """What idibu is told before there is an outcome, and until when it then holds."""
+
+    report: Report
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """How an attempt ended. `code` is the reason for logs and lists, `detail` the words for people (spool only).
 
     `due_at` is needed with POSTPONE, `reason` with HOLD. `applicant_id` is what the mail turned out to say (None keeps
     what is there). `report` is due from the same commit on (invariant 3). `duplicate_of` names the delivered one.
     `counts` False un-counts the attempt (a drain). `trust` replaces what the intake found, where the mail turned out to
-    hold another whose own signature decides: whether its id is believed, and why.
+    hold another whose own signature decides: whether its id is believed, and why. `early` goes with POSTPONE: it is due
+    like a report, unless what idibu was told before still holds, or the applicant was delivered already.
     """
 
     event: Event
@@ -77,11 +86,13 @@ class Settlement:
     report: Report | None = None
     counts: bool = True
     trust: tuple[bool, str] | None = None
+    early: EarlyReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReportClaim:
-    """A report under our lease, its attempt already counted. `refused_since` is when idibu first said `failed`."""
+    """A report under our lease, its attempt already counted. `refused_since` is when idibu first said `failed`; `early` that
+    its application has no outcome yet."""
 
     report_id: int
     application_id: int
@@ -93,6 +104,7 @@ class ReportClaim:
     refused_since: float | None
     created_at: float
     received_at: float
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,21 @@ class ReportSettlement:
     due_at: float | None = None
     refused: bool = False
     counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The newest report of an applicant: what idibu is to show, or was told. `code` is how its last attempt ended; `erased`
+    that retention or `forget` took the words from it."""
+
+    report_id: int
+    application_id: int
+    report: Report
+    state: ReportState
+    created_at: float
+    settled_at: float | None
+    code: str | None
+    erased: bool
 
 
 @dataclass(frozen=True, slots=True)

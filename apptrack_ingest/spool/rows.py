@@ -18,6 +18,7 @@ from apptrack_ingest.spool.contract import (
     Facts,
     Order,
     OrderRecord,
+    Outcome,
     Pause,
     ReportClaim,
     ReportRecord,
@@ -68,7 +69,7 @@ def claim_of(row: Row, *, token: int, attempt: int, series_from: float) -> Claim
 
 
 def report_claim_of(row: Row, *, token: int, attempt: int, series_from: float) -> ReportClaim:
-    """The claim on a report's row, which has its application's `received_at` beside it."""
+    """The claim on a report's row, which has its application's `received_at` beside it, and whether that still `waits`."""
     return ReportClaim(
         report_id=row["id"],
         application_id=row["application_id"],
@@ -80,6 +81,7 @@ def report_claim_of(row: Row, *, token: int, attempt: int, series_from: float) -
         refused_since=row["refused_since"],
         created_at=row["created_at"],
         received_at=row["received_at"],
+        early=bool(row["waits"]),
     )
 
 
@@ -185,6 +187,25 @@ def _report_record_in(row: Row) -> ReportRecord:
     )
 
 
+def outcomes_in(rows: Iterable[Row]) -> list[Outcome]:
+    """The newest of each applicant's reports, whose rows come oldest first, each with its message's `erased_at`."""
+    newest = {row["applicant_id"]: row for row in rows}
+    return [_outcome_in(newest[applicant_id]) for applicant_id in sorted(newest)]
+
+
+def _outcome_in(row: Row) -> Outcome:
+    return Outcome(
+        report_id=row["id"],
+        application_id=row["application_id"],
+        report=report_in(row),
+        state=ReportState(row["state"]),
+        created_at=row["created_at"],
+        settled_at=row["settled_at"],
+        code=row["code"],
+        erased=row["erased_at"] is not None,
+    )
+
+
 def order_record_in(row: Row) -> OrderRecord:
     """The order a row tells of."""
     return OrderRecord(
@@ -270,6 +291,15 @@ def must_be_kept(message: Row | None, application_id: int) -> None:
         raise no_application(application_id)
     if message["erased_at"] is not None:
         raise no_raw(message["id"])
+
+
+def tellable_again(newest: Outcome | None, report_id: int) -> int:
+    """The application's id of a report that may be sent once more: confirmed, its applicant's newest. NotAllowed."""
+    if newest is None or newest.report_id != report_id:
+        raise NotAllowed(f"report {report_id} is not the newest of its applicant; only the newest outcome is told")
+    if newest.state is not ReportState.CONFIRMED:
+        raise NotAllowed(f"report {report_id} is {newest.state}; only a confirmed one is told again")
+    return newest.application_id
 
 
 def no_application(application_id: int) -> NotFound:

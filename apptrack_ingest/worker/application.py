@@ -20,7 +20,7 @@ from apptrack_ingest.model import (
     State,
 )
 from apptrack_ingest.parse.documents import without_extensions, without_forwarding_mail
-from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Settlement
+from apptrack_ingest.spool.contract import Claim, Delivered, EarlyReport, Facts, Settlement
 from apptrack_ingest.trust import Rule
 from apptrack_ingest.worker.desk import Desk, Tools
 from apptrack_ingest.worker.restraints import Restraints
@@ -162,14 +162,10 @@ class Job:
     def _again(self, desk: Desk, outcome: Again, applicant_id: int) -> Settlement:
         due = self._next(desk, outcome.after)
         if due is None:
-            report = self._report(State.FAILED, applicant_id, words=outcome.detail)
+            report = self._report(State.FAILED, applicant_id, code=outcome.code)
             return Settlement(Event.EXHAUST, outcome.code, outcome.detail, report=report)
-        early = None
-        if desk.report_first_failure and self.claim.series_attempt == 1:
-            until = datetime.fromtimestamp(self.claim.first_attempt_at + desk.schedule.window, UTC)
-            words = f"not delivered yet, retrying until {until:%Y-%m-%d %H:%M} UTC: {outcome.detail}"
-            early = self._report(State.RECEIVED, applicant_id, words=words)
-        return Settlement(Event.POSTPONE, outcome.code, outcome.detail, due_at=due, report=early)
+        early = self._early(desk, applicant_id)
+        return Settlement(Event.POSTPONE, outcome.code, outcome.detail, due_at=due, early=early)
 
     def _next(self, desk: Desk, wished: float | None = None) -> float | None:
         return next_attempt(
@@ -185,9 +181,10 @@ class Job:
         desk = self.tools.desks.get(self.claim.account or "")
         due = self._next(desk) if desk else self.tools.clock.now() + 60.0
         if due is None:
-            report = self._report(State.FAILED, self.claim.applicant_id, words=detail)
+            report = self._report(State.FAILED, self.claim.applicant_id, code=code)
             return Settlement(Event.EXHAUST, code, detail, report=report)
-        return Settlement(Event.POSTPONE, code, detail, due_at=due)
+        early = self._early(desk, self.claim.applicant_id) if desk else None
+        return Settlement(Event.POSTPONE, code, detail, due_at=due, early=early)
 
     def _unreadable(self, error: Unreadable | NotFound) -> Settlement:
         if not self.believed:
@@ -206,6 +203,7 @@ class Job:
         remote_id: str | None = None,
         reason: HeldReason | None = None,
         words: str = "",
+        code: str = "",
     ) -> Report | None:
         """The report due with an outcome, if this account is reported at all."""
         if self.claim.account not in self.tools.reporting_accounts:
@@ -218,7 +216,17 @@ class Job:
             remote_id=remote_id,
             reason=reason,
             words=words,
+            code=code,
         )
+
+    def _early(self, desk: Desk, applicant_id: int | None) -> EarlyReport | None:
+        """What idibu is told of a failed attempt, where that is wanted and anything may be said at all. Proposed with each
+        one: the spool knows what was told before."""
+        if not (desk.reporting and desk.early.first_failure and self.believed) or applicant_id is None:
+            return None
+        now = self.tools.clock.now()
+        until = desk.early.until(self.claim.first_attempt_at, now)
+        return EarlyReport(desk.early.report(applicant_id, until, now, tried=True), until)
 
     # -- settling
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from apptrack_ingest.lifecycle import Rate, Schedule
+from apptrack_ingest.lifecycle import EarlyRule, Rate, Schedule
 from apptrack_ingest.model import Parsed, Report
 from apptrack_ingest.report.reporter import Result
 from apptrack_ingest.spool.contract import Spool
@@ -64,11 +64,15 @@ class Reports(Protocol):
         """One attempt."""
 
 
+NOTHING_EARLY = EarlyRule()
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """One account as the worker serves it. `hash_fingerprint` is None where there is no hash to report with: reports
-    then wait as due. `rates` are the ATS's quotas, `caution` says when hand-offs rest. Documents with `block_extensions`
-    are left out; `client_id` is the account's id at idibu. Times are in seconds."""
+    then wait as due. `rates` are the ATS's quotas, `caution` says when hand-offs rest, `early` what idibu is told before
+    there is an outcome. Documents with `block_extensions` are left out; `client_id` is the account's id at idibu. Times are
+    in seconds."""
 
     handler: Any
     handler_name: str
@@ -78,7 +82,7 @@ class Desk:
     rates: tuple[Rate, ...] = ()
     caution: Caution = USUAL_CAUTION
     reporting: bool = True
-    report_first_failure: bool = False
+    early: EarlyRule = NOTHING_EARLY
     hash_fingerprint: str | None = None
     block_extensions: tuple[str, ...] = ()
     client_id: int | None = None

@@ -27,6 +27,9 @@ GIVE_BACK_AT_ONCE = 2 * 1024 * 1024
 GIVE_BACK_PAUSE = 0.05
 """Bytes given back in one round, and in one step of it (milliseconds, for which a commit waits), and seconds in between."""
 
+TELL_AT_ONCE = 50
+"""Applications of which early reports are made in one commit."""
+
 DIGEST_MARK = "digest"
 DIGEST_ROWS = 2000
 """Applications looked at for one digest, which names the oldest of them."""
@@ -49,6 +52,7 @@ class Housekeeping:
         """Rounds until cancelled; a fault in one is logged and the next comes all the same."""
         while True:
             await self._guarded(self.end_pauses)
+            await self._guarded(self.report_waiting)
             await self._guarded(self.erase)
             await self._guarded(self.discard_untrusted)
             await self._guarded(self.erase_tombstones)
@@ -73,6 +77,19 @@ class Housekeeping:
         """Ends persons' pauses whose time is up, so that what waited has its whole schedule before it."""
         for pause in await self.spool.end_pauses(now=self.clock.now()):
             log.info("pause is over", account=pause.account, stage=pause.stage.value)
+
+    async def report_waiting(self) -> None:
+        """Has idibu told what has no outcome yet, where an account wants that."""
+        now = self.clock.now()
+        for name, account in self.settings.known_accounts.items():
+            if not (account.reporting and account.early.wanted):
+                continue
+            told = 0
+            while count := await self.spool.report_waiting(name, account.early, now=now, limit=TELL_AT_ONCE):
+                told += count
+                await asyncio.sleep(0)
+            if told:
+                log.info("early reports are due", account=name, applications=told)
 
     async def erase(self) -> None:
         """Erases raw mails and candidates' data of what finished longer ago than the retention."""

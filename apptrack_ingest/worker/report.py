@@ -134,7 +134,7 @@ class ReportJob:
         """Counts the attempt and writes its one line."""
         now = self.tools.clock.now()
         metrics.report_attempted(self.claim.account, result)
-        if result == "confirmed":
+        if result == "confirmed" and not self.claim.early:
             metrics.reported(now - self.claim.received_at)
         logs.report_finished(
             report_id=self.claim.report_id,

@@ -64,6 +64,14 @@ class Command:
             talk = await self._talk(message, directory)
         return _verdict(talk)
 
+    def check(self) -> str:
+        """Whether the program is still there, and a private directory can be made; it is not run. OSError where not."""
+        program = self.settings.argv[0]
+        if not os.access(program, os.X_OK):
+            raise FileNotFoundError(f"{program} is not there, or may not be executed")
+        with _private_directory(self._parent):
+            return f"{program} may be executed"
+
     async def _talk(self, message: bytes, directory: Path) -> "_Talk":
         try:
             async with asyncio.timeout(self.settings.timeout):

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,6 +57,16 @@ class Folder:
         with _locked(account / WORK / f"{applicant}.lock"):
             self._store(application, account / applicant, account / WORK / applicant)
         return Accepted(f"{account.name}/{applicant}")
+
+    def check(self) -> str:
+        """Whether files can be written under `path`; nothing is left there. OSError where not."""
+        there = next(
+            path for path in (self.settings.path.absolute(), *self.settings.path.absolute().parents) if path.exists()
+        )
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"x")
+            file.flush()
+        return f"files can be written in {there}"
 
     def forget(self, person: Person) -> int:
         """Remove the directories of a person: of these applicants, and of whoever has this address in application.json."""

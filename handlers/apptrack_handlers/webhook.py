@@ -30,6 +30,8 @@ CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """How many at a time the account says (`concurrency`); httpx would keep 20 and open the others anew for each request."""
 OF_THE_ATS = {429, 502, 503, 504}
 """Answers that speak of the ATS as a whole; a 500 may be about one application (RFC 9110, 15.6; RFC 6585, 4)."""
+AWAY = {502, 503, 504}
+"""Answers of who stands before the ATS, or of one that is overloaded."""
 MIN_SECRET = 8
 """Characters; a shorter piece of a URL or header is hardly a secret, and hiding it would spoil the reason's words."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: what a field name may be made of
@@ -112,6 +114,20 @@ class Webhook:
             words = self._redacted(f"the ATS was not reached: {type(error).__name__}: {error}")
             raise RetryLater(words, about="ats") from None
         return self._verdict(answer)
+
+    async def check(self) -> str:
+        """Whether the endpoint is there: by a HEAD. Any answer of its own will do, for many take a POST alone."""
+        request = httpx.Request("HEAD", self._url, headers={"user-agent": "apptrack-ingest", **self._headers})
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                answer = await self._ask(request)
+        except (TimeoutError, httpx.TimeoutException):
+            raise RetryLater(f"no answer from the ATS within {self.settings.timeout:g} seconds") from None
+        except httpx.HTTPError as error:
+            raise RetryLater(self._redacted(f"the ATS was not reached: {type(error).__name__}: {error}")) from None
+        if answer.status in AWAY:
+            raise RetryLater(f"the ATS answers with HTTP {answer.status}")
+        return f"the endpoint answers (HTTP {answer.status} to a HEAD)"
 
     async def close(self) -> None:
         """Close the connections that were kept open."""

@@ -23,7 +23,7 @@ from contract.spool_model_rows import (
 )
 
 from apptrack_ingest.errors import LeaseLost, NotFound
-from apptrack_ingest.lifecycle import after, is_crash_loop, report_of
+from apptrack_ingest.lifecycle import EarlyRule, after, is_crash_loop, report_of
 from apptrack_ingest.model import (
     Arrival,
     AttemptKind,
@@ -39,6 +39,7 @@ from apptrack_ingest.spool.records import (
     Claim,
     Delivered,
     Due,
+    EarlyReport,
     Reaped,
     ReportClaim,
     ReportSettlement,
@@ -176,6 +177,17 @@ class Model(People):
         row.trusted, row.trust_note = settlement.trust or (row.trusted, row.trust_note)
         self._end_by_verdict(row, settlement, now)
         self._report(row, settlement.report, now)
+        if settlement.early is not None and waits:
+            self._announce(row, settlement.early, now)
+
+    def _announce(self, row: ApplicationRow, early: EarlyReport, now: float) -> bool:
+        """Once for as long as it holds, and never of whom was delivered before."""
+        holds = row.announced_until is not None and row.announced_until > now
+        if holds or row.account is None or self._was_delivered(row):
+            return False
+        self._report(row, early.report, now)
+        row.announced_until = early.until
+        return True
 
     def _end_by_verdict(self, row: Work, how: Settlement | ReportSettlement, now: float) -> None:
         self._end_attempt(row, how.code, how.detail, now)
@@ -228,6 +240,37 @@ class Model(People):
 
     # -- report
 
+    def report_waiting(self, account: str, rule: EarlyRule, *, now: float, limit: int) -> int:
+        rows = [
+            row for row in self._fronts() if row.account == account and row.believed and row.applicant_id is not None
+        ]
+        over = sorted((row.announced_until, row.id) for row in rows if row.announced_until is not None)
+        new = sorted((row.waits_since or row.received_at, row.id) for row in rows if row.announced_until is None)
+        over = [entry for entry in over if rule.wanted and entry[0] <= now]
+        new = [entry for entry in new if rule.after is not None and entry[0] <= now - rule.after]
+        taken = [[self.applications[number] for _, number in entries] for entries in (over, new)]
+        chosen = [row for rows in taken for row in [one for one in rows if not self._was_delivered(one)][:limit]]
+        chosen.sort(key=lambda row: (row.applicant_id, row.id))
+        return sum(self._announce(row, self._early(row, rule, now), now) for row in chosen)
+
+    def _fronts(self) -> list[ApplicationRow]:
+        received = [row for row in self.applications.values() if row.state is State.RECEIVED]
+        return [
+            row
+            for row in received
+            if row.whose is None or not any(other.whose == row.whose and other.id < row.id for other in received)
+        ]
+
+    def _was_delivered(self, row: ApplicationRow) -> bool:
+        same = [one for one in self.applications.values() if one.whose == row.whose is not None]
+        return any(one.delivered_at is not None for one in same)
+
+    @staticmethod
+    def _early(row: ApplicationRow, rule: EarlyRule, now: float) -> EarlyReport:
+        until = rule.until(row.series_from, now)
+        tried = row.attempts - row.in_work > row.series_base
+        return EarlyReport(rule.report(row.applicant_id, until, now, tried=tried), until)
+
     def claim_reports(
         self, *, worker: str, now: float, lease: float, limit: int, accounts: Collection[str]
     ) -> list[ReportClaim]:
@@ -242,7 +285,7 @@ class Model(People):
             due.remove(row)
             taken.append(row)
             self._take(row, AttemptKind.REPORT, row.application_id, worker, now, lease)
-        return [report_claim_of(row, self.applications[row.application_id].received_at) for row in taken]
+        return [report_claim_of(row, self.applications[row.application_id]) for row in taken]
 
     def _free_reports(self, now: float, accounts: Collection[str]) -> list[ReportRow]:
         """Two of one applicant could overtake each other on their way, so one waits while another is on it."""

@@ -1,7 +1,7 @@
 """The part of the model of the spool (spool_model.py) that people see and decide, and the end of what is finished."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from hashlib import sha256
 
@@ -26,6 +26,7 @@ from apptrack_ingest.spool.records import (
     Load,
     Order,
     OrderRecord,
+    Outcome,
     Pause,
     Story,
     Summary,
@@ -115,6 +116,7 @@ class People(Tables):
             row.new_series(now)
             row.settled_at = row.reason = None
             row.crashes, row.again = 0, row.delivered_at is not None
+            row.announced_until, row.waits_since = None, now
             row.vouched = row.vouched or action.event in (Event.ROUTE, Event.RELEASE)
             row.account, row.applicant_id = action.account or row.account, action.applicant_id or row.applicant_id
         else:
@@ -142,6 +144,45 @@ class People(Tables):
         row = self._ended_badly(report_id)
         row.state, row.code, row.settled_at = ReportState.SUPERSEDED, "by-operator", now
         self._record(row, ActionRecord(now, actor, f"discard report {report_id}", note))
+
+    def tell_again(self, report_id: int, *, actor: str, note: str, now: float) -> None:
+        if report_id not in self.reports:
+            raise NotFound
+        row = self.reports[report_id]
+        if self._newest_of(*row.whose) != report_id or row.state is not ReportState.CONFIRMED:
+            raise NotAllowed
+        row.new_series(now)
+        row.state, row.settled_at, row.refused_since = ReportState.DUE, None, None
+        self._record(row, ActionRecord(now, actor, f"tell report {report_id} again", note))
+
+    def outcomes(self, account: str, applicants: Collection[int]) -> list[Outcome]:
+        newest = [self._newest_of(account, applicant_id) for applicant_id in sorted(applicants)]
+        return [self._outcome(report_id) for report_id in newest if report_id is not None]
+
+    def arrived(self, account: str, applicants: Collection[int]) -> set[int]:
+        here = {row.applicant_id for row in self.applications.values() if row.account == account}
+        return {applicant_id for applicant_id in applicants if applicant_id in here}
+
+    def _newest_of(self, account: str | None, applicant_id: int) -> int | None:
+        """Of the reports that are found by their applications: what was routed to another applicant since is not."""
+        return max(
+            (
+                number
+                for number, row in self.reports.items()
+                if row.whose == (account, applicant_id)
+                and self.applications[row.application_id].applicant_id == applicant_id
+            ),
+            default=None,
+        )
+
+    def _outcome(self, report_id: int) -> Outcome:
+        row = self.reports[report_id]
+        record = report_record_of(row)
+        erased = self.messages[self.applications[row.application_id].message_id].erased
+        return Outcome(
+            *(report_id, row.application_id, record.report, row.state),
+            *(record.created_at, record.settled_at, record.code, erased),
+        )
 
     def _ended_badly(self, report_id: int) -> ReportRow:
         if report_id not in self.reports:

@@ -75,6 +75,8 @@ class ApplicationRow(Work):
     remote_id: str | None = None
     duplicate_of: int | None = None
     delivered_at: float | None = None
+    announced_until: float | None = None
+    waits_since: float | None = None
     actions: list[ActionRecord] = field(default_factory=list)
 
     @property
@@ -150,14 +152,15 @@ def claim_of(row: ApplicationRow) -> Claim:
     )
 
 
-def report_claim_of(row: ReportRow, received_at: float) -> ReportClaim:
-    """The claim that was just made on it; `received_at` is its application's."""
+def report_claim_of(row: ReportRow, application: ApplicationRow) -> ReportClaim:
+    """The claim that was just made on it."""
     same = "application_id account report token refused_since created_at"
     return ReportClaim(
         report_id=row.id,
         attempt=row.attempts - row.series_base,
         first_attempt_at=row.series_from,
-        received_at=received_at,
+        received_at=application.received_at,
+        early=application.state is State.RECEIVED,
         **{name: getattr(row, name) for name in same.split()},
     )
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from apptrack_ingest.errors import LeaseLost, NotAllowed, NotFound
-from apptrack_ingest.lifecycle import BY_A_PERSON, TRANSITIONS, Event
+from apptrack_ingest.lifecycle import BY_A_PERSON, TRANSITIONS, EarlyRule, Event
 from apptrack_ingest.model import (
     Arrival,
     Envelope,
@@ -36,6 +36,7 @@ from apptrack_ingest.model import (
 from apptrack_ingest.spool.contract import (
     Action,
     Claim,
+    EarlyReport,
     Facts,
     Filter,
     Order,
@@ -120,7 +121,11 @@ class Chance(Random):
             report=self.maybe(self.report()),
             counts=not self.seldom(),
             trust=(self.random() < 0.5, "by signature") if self.seldom() else None,
+            early=EarlyReport(self.report(), now + self.randint(1, 60)) if self.seldom() else None,
         )
+
+    def early_rule(self) -> EarlyRule:
+        return EarlyRule(self.random() < 0.5, self.maybe(float(self.randint(1, 60))), float(self.randint(1, 90)))
 
     def report_settlement(self, now: float) -> ReportSettlement:
         return ReportSettlement(
@@ -256,6 +261,10 @@ class Same(RuleBasedStateMachine):
             else:
                 self.same("settle_report", claim, chance.report_settlement(self.now), now=self.now)
 
+    def report_waiting(self, chance: Chance) -> None:
+        account, rule = chance.choice(ACCOUNTS), chance.early_rule()
+        self.same("report_waiting", account, rule, now=self.now, limit=chance.choice([1, 5, 5]))
+
     def pause_or_resume(self, chance: Chance) -> None:
         account, stage, actor = chance.choice(ACCOUNTS), chance.choice(list(Stage)), chance.choice(["", "jo"])
         if chance.random() < 0.3:
@@ -283,7 +292,7 @@ class Same(RuleBasedStateMachine):
     def decide_about_reports(self, chance: Chance) -> None:
         for number in range(1, len(self.model.reports) + 2):
             if chance.random() < 0.5:
-                method = chance.choice(["retry_report", "drop_report"])
+                method = chance.choice(["retry_report", "drop_report", "tell_again"])
                 self.same(method, number, actor="jo", note="because", now=self.now)
 
     def reparse_and_order(self, chance: Chance) -> None:
@@ -303,6 +312,8 @@ class Same(RuleBasedStateMachine):
     # -- what there is to see
 
     def look(self, chance: Chance) -> None:
+        for method in ("outcomes", "arrived"):
+            self.same(method, chance.choice(["acme", "blue"]), range(1, 8))
         for _ in range(3):
             wanted = chance.filter()
             self.same("find", wanted)
@@ -342,6 +353,7 @@ STEPS: dict[Callable[[Same, Chance], None], int] = {
     Same.put: 3,
     Same.hand_off: 5,
     Same.report: 4,
+    Same.report_waiting: 2,
     Same.settle_late: 2,
     Same.die: 1,
     Same.pause_or_resume: 2,

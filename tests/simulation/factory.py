@@ -4,6 +4,7 @@ import asyncio
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -11,15 +12,18 @@ from contract.spool_model import Model
 
 from apptrack_ingest import Accepted, Application, Rejected, RetryLater
 from apptrack_ingest.errors import SpoolUnavailable, Unreadable
-from apptrack_ingest.lifecycle import Rate, parse_schedule
+from apptrack_ingest.lifecycle import EarlyRule, Rate, parse_schedule
 from apptrack_ingest.model import Arrival, Envelope, HeldReason, Message, Parsed, Report, ReportState, State
 from apptrack_ingest.report.reporter import Confirmed, NotReached, Result
+from apptrack_ingest.spool.records import EarlyReport
 from apptrack_ingest.worker import Desk, Options, Tools, Worker
 from apptrack_ingest.worker.breaker import Caution
 
 START = 1_800_000_000.0
 LEASE = 30.0
 HORIZON = 4 * 3600.0
+SCHEDULE = "10s*3, 1m*5, 10m*6"
+WINDOW = parse_schedule(SCHEDULE).window
 MOST, PLACES, PARSERS, MEMORY = 3, 6, 2, 3000
 RATES = [(), (Rate(4, 20.0),), (Rate(2, 5.0), Rate(20, 600.0))]
 
@@ -33,6 +37,20 @@ class Wrongs:
     def unless(self, holds: bool, what: str) -> None:
         if not holds:
             self.found.append(what)
+
+
+class Told(Model):
+    """The model, which also remembers when it announced what, and until when."""
+
+    def __init__(self, clock: float) -> None:
+        super().__init__(clock=clock)
+        self.announced: dict[int, list[tuple[float, float]]] = {}
+
+    def _announce(self, row: Any, early: EarlyReport, now: float) -> bool:
+        told = super()._announce(row, early, now)
+        if told:
+            self.announced.setdefault(row.id, []).append((now, early.until))
+        return told
 
 
 class LoopClock:
@@ -94,12 +112,15 @@ class Reader:
 class Idibu:
     """Takes reports, mostly."""
 
-    def __init__(self, random: Random) -> None:
-        self._random = random
+    def __init__(self, random: Random, shown: dict[tuple[str, int], list[Report]]) -> None:
+        self._random, self._shown = random, shown
 
     async def send(self, account: str, report: Report) -> Result:
         await asyncio.sleep(self._random.choice((0.05, 5.0)))
-        return NotReached("unreachable", "") if self._random.random() < 0.2 else Confirmed()
+        if self._random.random() < 0.2:
+            return NotReached("unreachable", "")
+        self._shown.setdefault((account, report.applicant_id), []).append(report)
+        return Confirmed()
 
 
 class Ats:
@@ -189,22 +210,35 @@ class Factory:
 
     def __init__(self, seed: int) -> None:
         self.random = random = Random(seed)
-        self.model, self.hints, self.tasks, self.wrongs = Model(clock=START), [], [], Wrongs()
+        self.model, self.hints, self.tasks, self.wrongs = Told(clock=START), [], [], Wrongs()
+        self.idibu: dict[tuple[str, int], list[Report]] = {}
         self.faults = random.choice((0.0, 0.0, 0.02))
         self.atses = {name: Ats(random, random.choice(RATES), self.wrongs) for name in ("acme", "beta")}
         self.kills = random.choice((0, 1, 3))
         self.caution = random.choice((Caution(3, parse_schedule("5s, 20s, 1m")), Caution(0)))
+        window = random.choice((30.0, WINDOW))
+        self.early = random.choice((EarlyRule(), EarlyRule(True, None, window), EarlyRule(False, 60.0, window)))
 
     def tools(self, process: Process) -> Tools:
-        schedule = parse_schedule("10s*3, 1m*5, 10m*6")
+        schedule = parse_schedule(SCHEDULE)
         desks = {
-            name: Desk(handler, name, 30.0, schedule, MOST, self.atses[name].rates, self.caution, hash_fingerprint="h")
+            name: Desk(
+                handler,
+                name,
+                30.0,
+                schedule,
+                MOST,
+                self.atses[name].rates,
+                self.caution,
+                hash_fingerprint="h",
+                early=self.early,
+            )
             for name, handler in process.handlers.items()
         }
         return Tools(
             spool=process.access,
             parser=Reader(self.random, self.wrongs),
-            reports=Idibu(self.random),
+            reports=Idibu(self.random, self.idibu),
             clock=LoopClock(),
             options=Options(f"{process.name}#{process.lives}", PLACES, 2, LEASE, 10.0, memory=MEMORY, parsers=PARSERS),
             desks=desks,
@@ -215,11 +249,13 @@ class Factory:
     async def play(self) -> None:
         self.processes = [Process(self, number) for number in range(self.random.randint(1, 3))]
         trouble = asyncio.create_task(self._trouble())
+        sweeping = asyncio.create_task(self._report_waiting())
         await self._receive()
         while not self._over():
             assert asyncio.get_running_loop().time() < HORIZON, self._waiting()
             await asyncio.sleep(5.0)
         await trouble
+        sweeping.cancel()
         await asyncio.gather(*(process.drained() for process in self.processes))
         for task in self.tasks:
             if task.done() and not task.cancelled():
@@ -240,6 +276,13 @@ class Factory:
             for wake in self.hints:
                 if random.random() < 0.7:
                     wake()
+
+    async def _report_waiting(self) -> None:
+        """As the housekeeping does it."""
+        while True:
+            for account in self.atses:
+                self.model.report_waiting(account, self.early, now=LoopClock().now(), limit=10)
+            await asyncio.sleep(self.random.choice((5.0, 60.0)))
 
     async def _trouble(self) -> None:
         for _ in range(self.kills):
@@ -266,6 +309,7 @@ class Factory:
         for row in self.model.applications.values():
             raw, ats = self.model.messages[row.message_id].message.raw, self.atses[row.account]
             number, kind = int(raw.split()[0]), raw.split()[2].decode()
+            self._check_early(row, kind)
             if kind == "strange":
                 assert (row.state, row.reason) == (State.HELD, HeldReason.UNTRUSTED)
                 assert number not in ats.taken
@@ -276,6 +320,18 @@ class Factory:
             else:
                 wanted = HeldReason.UNREADABLE if kind == "broken" else HeldReason.CRASH_LOOP
                 assert (row.state, row.reason) == (State.HELD, wanted), row
+
+    def _check_early(self, row: Any, kind: str) -> None:
+        """Nothing is told of strangers, nor twice of the same span of time; nothing early is left, and the last of all that
+        idibu got is the outcome."""
+        told = [one for one in self.model.reports.values() if one.application_id == row.id]
+        early = [one for one in told if "not delivered yet" in (one.report.error_message or "")]
+        assert not (told and kind == "strange"), told
+        assert not (early and not self.early.wanted), early
+        times = self.model.announced.get(row.id, [])
+        assert all(at >= until for (_, until), (at, _) in pairwise(times)), times
+        if row.state is not State.HELD:
+            assert self.idibu[row.whose][-1] == told[-1].report, (self.idibu[row.whose], told[-1])
 
     def _told(self, row: Any) -> str:
         newest = max((one for one in self.model.reports.values() if one.whose == row.whose), key=lambda one: one.id)

@@ -4,6 +4,7 @@ import math
 import re
 from itertools import product
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from apptrack_ingest.errors import NotAllowed
 from apptrack_ingest.lifecycle import (
+    ANNOUNCE_AGAIN,
     BY_A_PERSON,
     DEFAULT_RETRY,
     FINISHED,
@@ -21,6 +23,7 @@ from apptrack_ingest.lifecycle import (
     TRANSITIONS,
     UNREPORTED,
     WAITING,
+    EarlyRule,
     Event,
     Rate,
     Schedule,
@@ -149,23 +152,56 @@ def test_a_delivery_is_told_as_success_with_the_remote_id() -> None:
     ("state", "reason", "words", "text"),
     [
         (State.REJECTED, None, "no such job", "no such job"),
-        (State.REJECTED, None, "", "rejected"),
-        (State.FAILED, None, "timeout", "not delivered, gave up retrying: timeout"),
-        (State.HELD, HeldReason.UNREADABLE, "", "held until a person has looked at it (unreadable)"),
-        (State.HELD, HeldReason.CRASH_LOOP, "", "held until a person has looked at it (crash-loop)"),
+        (State.REJECTED, None, "", "the recruitment system did not accept the application"),
+        (
+            State.FAILED,
+            None,
+            "ConnectError: https://ats.internal:8443/",
+            "not delivered, gave up retrying: the recruitment system did not answer in time",
+        ),
+        (State.HELD, HeldReason.UNREADABLE, "", "held until a person has looked at it: the e-mail could not be read"),
+        (
+            State.HELD,
+            HeldReason.CRASH_LOOP,
+            "",
+            "held until a person has looked at it: the e-mail could not be processed",
+        ),
+        (State.HELD, HeldReason.BY_OPERATOR, "", "held until a person has looked at it: somebody asked for it to wait"),
         (State.DISCARDED, None, "spam", "discarded: spam"),
         (State.DISCARDED, None, "", "discarded: no reason given"),
-        (State.RECEIVED, None, "not reachable, retrying", "not reachable, retrying"),
     ],
 )
 def test_anything_else_is_told_as_fail_in_words(state: State, reason: HeldReason | None, words: str, text: str) -> None:
-    told = report_of(state, applicant_id=7, believed=True, now=T, reason=reason, words=words)
+    told = report_of(state, applicant_id=7, believed=True, now=T, reason=reason, words=words, code="timeout")
     assert told == Report(7, ReportStatus.FAIL, T, error_message=text)
 
 
-def test_a_duplicate_and_a_retry_without_words_are_not_told() -> None:
+def test_a_duplicate_and_what_has_no_outcome_are_not_told() -> None:
     for state in (State.DUPLICATE, State.RECEIVED):
-        assert report_of(state, applicant_id=7, believed=True, now=T) is None
+        assert report_of(state, applicant_id=7, believed=True, now=T, words="x") is None
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "until"),
+    [
+        (None, 1000.0, 1600.0),  # no attempt yet: the schedule cannot begin before now
+        (1000.0, 1000.0, 1600.0),
+        (1000.0, 1599.0, 1600.0),
+        (1000.0, 1600.0, 1600.0 + ANNOUNCE_AGAIN),  # what was announced is over, and still nothing is decided
+        (1000.0, 9000.0, 9000.0 + ANNOUNCE_AGAIN),
+    ],
+)
+def test_a_time_that_is_announced_lies_ahead(first: float | None, now: float, until: float) -> None:
+    assert EarlyRule(window=600.0).until(first, now) == until
+
+
+def test_an_early_report_is_a_fail_that_says_until_when() -> None:
+    rule = EarlyRule(after=60.0, zone=ZoneInfo("Europe/Berlin"))
+    told = rule.report(7, 1_800_003_600.0, 1_800_000_000.0, tried=True)
+    assert told == Report(
+        7, ReportStatus.FAIL, 1_800_000_000.0, error_message="not delivered yet, retrying until 10:00 CET"
+    )
+    assert (EarlyRule().wanted, rule.wanted, EarlyRule(first_failure=True).wanted) == (False, True, True)
 
 
 @pytest.mark.parametrize("state", list(State))

@@ -33,6 +33,7 @@ metrics.hand_off_attempted(None, "", "held")
 metrics.handed_off(2.0)
 metrics.report_attempted("acme", "confirmed")
 metrics.reported(86_000.0)
+metrics.reconciled("acme", {"missing": at % 10, "due": 0}, at)
 print("recorded", flush=True)
 sys.stdin.read()
 """
@@ -173,7 +174,7 @@ def test_killed_children_keep_counting_but_their_gauges_end_and_their_files_do_n
         found = scrape(directory)
     finally:
         living.kill()
-    assert files_after_three == ["counter_0.db", "gauge_max_0.db", "histogram_0.db"]
+    assert files_after_three == ["counter_0.db", "gauge_max_0.db", "gauge_mostrecent_0.db", "histogram_0.db"]
     assert found["apptrack_messages_received_total{trusted=no}"] == 4
     assert found["apptrack_accept_seconds_count"] == 4
     assert found["apptrack_accept_seconds_bucket{le=0.025}"] == 4
@@ -181,6 +182,25 @@ def test_killed_children_keep_counting_but_their_gauges_end_and_their_files_do_n
     assert found["apptrack_accept_seconds_sum"] == pytest.approx(0.08)
     assert found["apptrack_smtp_sessions"] == 1
     assert found["apptrack_last_received_timestamp_seconds{account=acme}"] == NOW
+
+
+def test_of_a_gauge_that_says_how_something_was_last_the_last_value_stays(tmp_path: Path) -> None:
+    """Whichever process set it, and whether it still runs."""
+    directory = tmp_path / "metrics"
+    environment = metrics.multiprocess_dir(directory)
+    for at in (NOW + 3, NOW + 1, NOW + 2):
+        child = Child(environment, at=at)
+        child.kill()
+        metrics.child_exited(directory, child.pid)
+    assert scrape(directory)["apptrack_reconcile_findings{account=acme,finding=missing}"] == 2
+    living = Child(environment, at=NOW)
+    try:
+        found = scrape(directory)
+    finally:
+        living.kill()
+    assert found["apptrack_reconcile_findings{account=acme,finding=missing}"] == 0
+    assert found["apptrack_reconcile_findings{account=acme,finding=due}"] == 0
+    assert found["apptrack_reconcile_timestamp_seconds{account=acme}"] == NOW
 
 
 def test_a_child_that_recorded_nothing_can_exit(tmp_path: Path) -> None:

@@ -171,7 +171,12 @@ def test_secrets_come_from_files_and_are_read_anew_each_time(configure: Configur
     hash_file, url_file = tmp_path / "hash", tmp_path / "url"
     hash_file.write_text("one\n")
     url_file.write_text("https://chat.example/x\n")
-    variables = {"ACCOUNTS__ACME__HASH_FILE": str(hash_file), "DIGEST__WEBHOOK_URL_FILE": str(url_file)}
+    variables = {
+        "ACCOUNTS__ACME__HASH_FILE": str(hash_file),
+        "DIGEST__WEBHOOK_URL_FILE": str(url_file),
+        "IDIBU__PARTNER_ID": "77",
+        "IDIBU__PARTNER_PASSWORD_FILE": str(hash_file),
+    }
     file = '[accounts.acme]\nrecipients = "acme.example"'
     settings = configure(file, **variables)
     assert settings.accounts["acme"].hash is not None
@@ -179,6 +184,8 @@ def test_secrets_come_from_files_and_are_read_anew_each_time(configure: Configur
     assert settings.digest.webhook_url is not None
     assert settings.digest.webhook_url.get_secret_value() == "https://chat.example/x"
     assert settings.digest.wanted
+    assert settings.idibu.partner_password is not None
+    assert settings.idibu.partner_password.get_secret_value() == "one"
     hash_file.write_text("two")
     again = configure(file).accounts["acme"].hash
     assert again is not None
@@ -202,6 +209,7 @@ def test_accounts_whose_outcomes_have_to_wait_are_named(configure: Configure) ->
 # --- mistakes -----------------------------------------------------------------------------------------------------
 
 ACCOUNT = '[accounts.acme]\nrecipients = "acme.example"\n'
+PARTNER = "[idibu]\npartner_id = 7\n"
 
 
 @pytest.mark.parametrize(
@@ -236,6 +244,12 @@ ACCOUNT = '[accounts.acme]\nrecipients = "acme.example"\n'
         ('[smtp]\ntls_key = "key.pem"', "smtp", "", "tls_certificate"),
         ('[digest]\nsmtp_host = "m"', "digest", "", "mail_to"),
         ('[digest]\nwebhook_url = "https://a.example/x"\nwebhook_url_file = "b"', "digest", "", "not both"),
+        (PARTNER + 'partner_password = "a"\npartner_password_file = "b"', "idibu", "", "not both"),
+        (PARTNER + 'partner_password = " "', "idibu", "", "partner_password is empty"),
+        (PARTNER, "idibu.partner_password", "", "id alone"),
+        ('[idibu]\npartner_password = "a"', "idibu.partner_id", "", "password alone"),
+        ('[idibu]\npartner_id = 0\npartner_password = "a"', "idibu.partner_id", "0", "greater than 0"),
+        ("[idibu]\nattempts = 0", "idibu.attempts", "0", "greater than or equal to 1"),
         ("colour = 1", "colour", "", "known are data_dir"),
         ("[smtp]\nprot = 25", "smtp.prot", "", "known are host, port"),
         (ACCOUNT + 'hahs = "x"', "accounts.acme.hahs", "", "known are hash, hash_file"),
@@ -293,8 +307,9 @@ def test_a_secret_file_that_holds_no_secret_is_a_mistake(
     file = tmp_path / "secret"
     if content is not None:
         file.write_bytes(content)
-    found = mistakes(ACCOUNT, ACCOUNTS__ACME__HASH_FILE=str(file), DIGEST__WEBHOOK_URL_FILE=str(file))
-    assert set(found) == {"accounts.acme.hash_file", "digest.webhook_url_file"}
+    named = {"DIGEST__WEBHOOK_URL_FILE": str(file), "IDIBU__PARTNER_PASSWORD_FILE": str(file)}
+    found = mistakes(ACCOUNT, ACCOUNTS__ACME__HASH_FILE=str(file), IDIBU__PARTNER_ID="7", **named)
+    assert set(found) == {"accounts.acme.hash_file", "digest.webhook_url_file", "idibu.partner_password_file"}
     assert all(str(file) in problem.value for problem in found.values())
 
 
@@ -462,6 +477,9 @@ def test_what_is_shown_is_complete_and_names_the_account_there_is_without_any(co
         f'[accounts.acme]\nhandler_settings = "{SECRET}"',
         f'[digest]\nwebhook_url = ["{SECRET}"]',
         f'[digest]\nwebhook_url = "{SECRET}"\nwebhook_url_file = "x"',
+        f'[idibu]\npartner_password = ["{SECRET}"]',
+        f'[idibu]\npartner_id = 7\npartner_password = "{SECRET}"\npartner_password_file = "x"',
+        f'[idibu]\npartner_id = 7\npartner_password_file = "{SECRET}"',
         f'{SECRET} = "{SECRET}"\n'.replace(f"{SECRET} =", "hash =", 1),
         f'[accounts.acme]\nhash = "{SECRET}',
     ],

@@ -15,6 +15,7 @@ from apptrack_ingest.spool.contract import (
     Facts,
     Filter,
     Load,
+    Outcome,
     Reaped,
     ReportClaim,
     ReportSettlement,
@@ -22,7 +23,18 @@ from apptrack_ingest.spool.contract import (
     Story,
     Summary,
 )
-from apptrack_ingest.spool.postgres import bodies, counts, hand_off, marks, messages, pauses, people, reports, untrusted
+from apptrack_ingest.spool.postgres import (
+    bodies,
+    counts,
+    hand_off,
+    marks,
+    messages,
+    outcomes,
+    pauses,
+    people,
+    reports,
+    untrusted,
+)
 from apptrack_ingest.spool.postgres.decisions import Decisions
 from apptrack_ingest.spool.postgres.door import Door, Options, Statements
 from apptrack_ingest.spool.postgres.hints import Hints, tell
@@ -120,10 +132,11 @@ class PostgresSpool(Decisions):
             sending = [claim for claim in claims if isinstance(claim, ReportClaim)]
             kept = await hand_off.renew(statements, mine, now + lease) if mine else set()
             sent = await reports.renew(statements, sending, now + lease) if sending else set()
-            return [
+            lost: list[Claim | ReportClaim] = [
                 *(claim for claim in mine if (claim.application_id, claim.token) not in kept),
                 *(claim for claim in sending if (claim.report_id, claim.token) not in sent),
             ]
+            return [claim for claim in claims if claim in lost]
 
         return await self._door.change(renew_all)
 
@@ -218,6 +231,20 @@ class PostgresSpool(Decisions):
             await people.record(statements, application_id, now, actor, f"discard report {report_id}", note)
 
         await self._door.change(drop)
+
+    async def outcomes(self, account: str, applicants: Collection[int]) -> list[Outcome]:
+        return await self._door.ask(lambda s: outcomes.outcomes(s, account, applicants))
+
+    async def arrived(self, account: str, applicants: Collection[int]) -> set[int]:
+        return await self._door.ask(lambda s: outcomes.arrived(s, account, applicants))
+
+    async def tell_again(self, report_id: int, *, actor: str, note: str, now: float) -> None:
+        async def again(statements: Statements) -> None:
+            application_id = await outcomes.tell_again(statements, report_id, now=now)
+            await people.record(statements, application_id, now, actor, f"tell report {report_id} again", note)
+            await tell(statements)
+
+        await self._door.change(again)
 
     async def update_facts(self, application_id: int, facts: Facts, applicant_id: int | None) -> None:
         await self._door.change(lambda s: people.update_facts(s, application_id, facts, applicant_id))

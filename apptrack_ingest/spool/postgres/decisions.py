@@ -1,10 +1,11 @@
-"""The part of the contract by which people rule the spool as a whole: pauses, orders, and how long what is kept."""
+"""The part of the contract about the spool as a whole: pauses, orders, early reports, and how long what is kept."""
 
 from collections.abc import Collection
 from functools import partial
 
+from apptrack_ingest.lifecycle import EarlyRule
 from apptrack_ingest.model import Stage
-from apptrack_ingest.spool.postgres import forgetting, orders, pauses, tombstones
+from apptrack_ingest.spool.postgres import early, forgetting, orders, pauses, tombstones
 from apptrack_ingest.spool.postgres.door import Door, Statements
 from apptrack_ingest.spool.postgres.hints import tell
 from apptrack_ingest.spool.records import Forgotten, Order, OrderRecord, Pause, Trace
@@ -59,6 +60,11 @@ class Decisions:
 
     async def pauses(self) -> list[Pause]:
         return await self._door.ask(pauses.pauses)
+
+    # -- what waits
+
+    async def report_waiting(self, account: str, rule: EarlyRule, *, now: float, limit: int) -> int:
+        return await self._door.change(lambda s: early.report_waiting(s, account, rule, now=now, limit=limit))
 
     # -- orders
 

@@ -332,3 +332,16 @@ UPDATE messages SET finished_at = message_finished_at(id)
 TALLIED = "SELECT * FROM tallies UNION ALL SELECT * FROM tally_changes"
 HOUR = "CAST(floor(a.received_at / 3600) AS bigint)"
 """The words in which the rules differ (derived.py)."""
+
+
+EARLY = """
+-- Until when idibu was told that it is tried; NULL: it was told nothing since the last time a person intervened.
+ALTER TABLE applications ADD COLUMN announced_until double precision;
+ALTER TABLE applications ADD COLUMN waits_since double precision;  -- when a person last intervened; NULL: it was received
+CREATE INDEX applications_unannounced ON applications (account, coalesce(waits_since, received_at), id)
+    WHERE state = 'received' AND NOT behind AND applicant_id IS NOT NULL AND (trusted OR vouched)
+      AND announced_until IS NULL;
+CREATE INDEX applications_announced ON applications (account, announced_until, id)
+    WHERE state = 'received' AND announced_until IS NOT NULL;
+"""
+"""What waits is found by when idibu is to be told of it; what idibu was told of, by when that is over."""

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable
 
 from apptrack_ingest.lifecycle import Event
+from apptrack_ingest.phrases import ERASED
 from apptrack_ingest.spool.persons import (
-    OWED,
     digest_of,
     folded,
     forgotten_in,
@@ -89,7 +89,7 @@ async def forget(
     names = [folded(address), *await _names(statements, ids)]
     await messages.erase(statements, sorted({trace.message_id for trace in found}), now=now)
     for statement in _SCRUB:
-        await statements.run(statement, ids=ids, address=folded(address), names=names, owed=OWED)
+        await statements.run(statement, ids=ids, address=folded(address), names=names, owed=ERASED)
     left = Forgotten(digest_of(address, salt := await _salt(statements)), now, actor, len(found))
     order_id = await orders.begin(statements, Order("forget", actor, None, left.digest, note), now=now)
     await orders.end(statements, order_id, done=len(found), refused=0, now=now)

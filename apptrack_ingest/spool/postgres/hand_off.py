@@ -9,7 +9,7 @@ from apptrack_ingest.errors import LeaseLost
 from apptrack_ingest.lifecycle import after, is_crash_loop, report_of
 from apptrack_ingest.model import AttemptKind, HeldReason, State
 from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Reaped, Settlement
-from apptrack_ingest.spool.postgres import reports
+from apptrack_ingest.spool.postgres import early, reports
 from apptrack_ingest.spool.postgres.door import Record, Statements
 from apptrack_ingest.spool.postgres.picking import SPARE, pick
 from apptrack_ingest.spool.rows import claim_of, delivered_in
@@ -166,6 +166,8 @@ async def settle(statements: Statements, claim: Claim, settlement: Settlement, *
     await _end_attempt(statements, ending, now)
     if settlement.report is not None:
         await reports.insert(statements, claim.application_id, settlement.report, now)
+    if settlement.early is not None and state is State.RECEIVED:
+        await early.report_failed(statements, claim.application_id, settlement.early, now)
 
 
 _MOVE = """

@@ -200,6 +200,7 @@ MIGRATIONS: tuple[Step, ...] = (
     Step(flat.TALLIES, needs=2),
     Step(flat.LISTS, needs=2),
     Step(flat.FINISHED, needs=2),
+    Step(flat.EARLY, needs=2),
 )
 
 _STEPS = """

@@ -114,6 +114,7 @@ async def update_facts(statements: Statements, application_id: int, facts: Facts
 _SET_GOING = """
 UPDATE applications SET state = 'received', reason = NULL, due_at = :now, settled_at = NULL, crashes = 0,
     series_base = attempts, series_from = NULL, vouched = (vouched OR :vouches), again = (delivered_at IS NOT NULL),
+    announced_until = NULL, waits_since = :now,
     account = coalesce(:account, account), applicant_id = coalesce(:applicant_id, applicant_id) WHERE id = :id
 """
 

@@ -36,7 +36,7 @@ async def insert(statements: Statements, application_id: int, report: Report, no
     if account is None:
         return
     values = {"account": account, "applicant_id": report.applicant_id, "now": now}
-    await statements.one(_ONE_AT_A_TIME, **values)
+    await one_at_a_time(statements, account, report.applicant_id)
     await statements.run(_SUPERSEDE, **values)
     await statements.run(
         _INSERT,
@@ -47,6 +47,11 @@ async def insert(statements: Statements, application_id: int, report: Report, no
         error_message=report.error_message,
         date_processed=report.date_processed,
     )
+
+
+async def one_at_a_time(statements: Statements, account: str, applicant_id: int) -> None:
+    """From here to the commit nobody else makes a report of this applicant."""
+    await statements.one(_ONE_AT_A_TIME, account=account, applicant_id=applicant_id)
 
 
 # A report waits while an older one of its applicant is under way: two in flight could arrive in the wrong order.
@@ -99,7 +104,7 @@ WITH taken AS (
     INSERT INTO attempts (application_id, report_id, kind, number, token, worker, started_at)
     SELECT application_id, id, '{AttemptKind.REPORT}', attempts, lease_token, :worker, :now FROM taken
 )
-SELECT taken.*, a.received_at FROM taken JOIN applications a ON a.id = taken.application_id
+SELECT taken.*, a.received_at, a.state = 'received' AS waits FROM taken JOIN applications a ON a.id = taken.application_id
 """  # noqa: S608 - only our own constants
 
 

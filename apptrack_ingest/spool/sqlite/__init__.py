@@ -21,6 +21,7 @@ from apptrack_ingest.spool.contract import (
     Facts,
     Filter,
     Load,
+    Outcome,
     Reaped,
     ReportClaim,
     ReportSettlement,
@@ -28,7 +29,18 @@ from apptrack_ingest.spool.contract import (
     Story,
     Summary,
 )
-from apptrack_ingest.spool.sqlite import bodies, counts, hand_off, marks, messages, people, reports, space, untrusted
+from apptrack_ingest.spool.sqlite import (
+    bodies,
+    counts,
+    hand_off,
+    marks,
+    messages,
+    outcomes,
+    people,
+    reports,
+    space,
+    untrusted,
+)
 from apptrack_ingest.spool.sqlite.around import Around, removed
 from apptrack_ingest.spool.sqlite.commit import GroupCommitter, code_of
 from apptrack_ingest.spool.sqlite.connection import connect
@@ -238,6 +250,20 @@ class SqliteSpool(Decisions):
             people.record(connection, application_id, now, actor, f"discard report {report_id}", note)
 
         await self._writer.do(drop)
+
+    async def outcomes(self, account: str, applicants: Collection[int]) -> list[Outcome]:
+        return await self._read(lambda c: outcomes.outcomes(c, account, applicants))
+
+    async def arrived(self, account: str, applicants: Collection[int]) -> set[int]:
+        return await self._read(lambda c: outcomes.arrived(c, account, applicants))
+
+    async def tell_again(self, report_id: int, *, actor: str, note: str, now: float) -> None:
+        def tell(connection: sqlite3.Connection) -> None:
+            application_id = outcomes.tell_again(connection, report_id, now=now)
+            people.record(connection, application_id, now, actor, f"tell report {report_id} again", note)
+
+        await self._writer.do(tell)
+        self._hints.send()
 
     async def update_facts(self, application_id: int, facts: Facts, applicant_id: int | None) -> None:
         await self._writer.do(lambda c: people.update_facts(c, application_id, facts, applicant_id))

@@ -1,4 +1,4 @@
-"""The part of the contract by which people rule the spool as a whole: pauses, orders, and how long what is kept."""
+"""The part of the contract about the spool as a whole: pauses, orders, early reports, and how long what is kept."""
 
 import asyncio
 import sqlite3
@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from apptrack_ingest.lifecycle import EarlyRule
 from apptrack_ingest.model import Stage
 from apptrack_ingest.spool.records import Forgotten, Order, OrderRecord, Pause, Trace
 from apptrack_ingest.spool.rows import Ending, order_of_pause, resumed, run_out
-from apptrack_ingest.spool.sqlite import forgetting, orders, pauses, space, tombstones
+from apptrack_ingest.spool.sqlite import early, forgetting, orders, pauses, space, tombstones
 from apptrack_ingest.spool.sqlite.around import removed
 from apptrack_ingest.spool.sqlite.commit import GroupCommitter
 from apptrack_ingest.spool.sqlite.hints import Hints
@@ -75,6 +76,11 @@ class Decisions:
 
     async def pauses(self) -> list[Pause]:
         return await self._read(pauses.pauses)
+
+    # -- what waits
+
+    async def report_waiting(self, account: str, rule: EarlyRule, *, now: float, limit: int) -> int:
+        return await self._writer.do(lambda c: early.report_waiting(c, account, rule, now=now, limit=limit))
 
     # -- orders
 

@@ -317,3 +317,16 @@ UPDATE messages SET finished_at = {_FINISHED_AT} WHERE erased_at IS NULL AND fin
 TALLIED = "SELECT * FROM tallies"
 HOUR = "CAST(a.received_at / 3600 AS INTEGER)"
 """The words in which the rules differ (derived.py)."""
+
+
+EARLY = """
+-- Until when idibu was told that it is tried; NULL: it was told nothing since the last time a person intervened.
+ALTER TABLE applications ADD COLUMN announced_until REAL;
+ALTER TABLE applications ADD COLUMN waits_since REAL;  -- when a person last intervened; NULL: since it was received
+CREATE INDEX applications_unannounced ON applications (account, coalesce(waits_since, received_at), id)
+    WHERE state = 'received' AND behind = 0 AND applicant_id IS NOT NULL AND (trusted OR vouched)
+      AND announced_until IS NULL;
+CREATE INDEX applications_announced ON applications (account, announced_until, id)
+    WHERE state = 'received' AND announced_until IS NOT NULL;
+"""
+"""What waits is found by when idibu is to be told of it; what idibu was told of, by when that is over."""

@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Collection, Iterable
 
 from apptrack_ingest.lifecycle import Event
+from apptrack_ingest.phrases import ERASED
 from apptrack_ingest.spool.persons import (
-    OWED,
     digest_of,
     folded,
     forgotten_in,
@@ -72,7 +72,7 @@ def forget(
     """Erases, and keeps a digest; see the contract."""
     found = _traces(connection, applications)
     must_be_at_rest(found)
-    values = {"ids": json.dumps(sorted(applications)), "address": folded(address), "owed": OWED}
+    values = {"ids": json.dumps(sorted(applications)), "address": folded(address), "owed": ERASED}
     values["names"] = json.dumps([folded(address), *_names(connection, values["ids"])])
     for message_id in sorted({trace.message_id for trace in found}):
         messages.erase(connection, message_id, now=now)

@@ -10,7 +10,7 @@ from apptrack_ingest.lifecycle import after, is_crash_loop, report_of
 from apptrack_ingest.model import AttemptKind, HeldReason, State
 from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Reaped, Settlement
 from apptrack_ingest.spool.rows import claim_of, delivered_in
-from apptrack_ingest.spool.sqlite import reports
+from apptrack_ingest.spool.sqlite import early, reports
 from apptrack_ingest.spool.turns import Share, in_turn
 
 FRONT = "a.state = 'received' AND a.in_attempt = 0 AND a.behind = 0"
@@ -136,6 +136,8 @@ def settle(connection: sqlite3.Connection, claim: Claim, settlement: Settlement,
         )
     if settlement.facts is not None:
         keep_facts(connection, claim.application_id, settlement.facts, settlement.applicant_id)
+    if settlement.early is not None and state is State.RECEIVED:
+        early.report_failed(connection, claim.application_id, settlement.early, now)
     end_attempt(connection, claim.application_id, claim.token, settlement.code, settlement.detail, now)
 
 

@@ -220,6 +220,7 @@ MIGRATIONS: tuple[str, ...] = (
     BODIES_BESIDE,
     flat.LISTS,
     flat.FINISHED,
+    flat.EARLY,
 )
 
 

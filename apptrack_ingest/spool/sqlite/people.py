@@ -97,7 +97,7 @@ def _set_going(connection: sqlite3.Connection, application_id: int, action: Acti
     connection.execute(
         "UPDATE applications SET state = 'received', reason = NULL, due_at = :now, settled_at = NULL, crashes = 0,"
         " series_base = attempts, series_from = NULL, vouched = (vouched OR :vouches),"
-        " again = (delivered_at IS NOT NULL),"
+        " again = (delivered_at IS NOT NULL), announced_until = NULL, waits_since = :now,"
         " account = coalesce(:account, account), applicant_id = coalesce(:applicant_id, applicant_id) WHERE id = :id",
         {
             "now": now,

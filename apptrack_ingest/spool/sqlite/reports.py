@@ -64,7 +64,8 @@ _TAKE = """
 UPDATE reports SET lease_worker = :worker, lease_token = lease_token + 1, lease_until = :until, attempts = attempts + 1,
     series_from = coalesce(series_from, :now), in_attempt = 1
 WHERE id = :id
-RETURNING *, (SELECT a.received_at FROM applications a WHERE a.id = application_id) AS received_at
+RETURNING *, (SELECT a.received_at FROM applications a WHERE a.id = application_id) AS received_at,
+    (SELECT a.state = 'received' FROM applications a WHERE a.id = application_id) AS waits
 """
 
 

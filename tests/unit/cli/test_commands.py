@@ -20,9 +20,11 @@ def sections() -> dict[str, str]:
 
 
 def with_subcommands(name: str) -> list[click.Command]:
-    """The command, and those below it where it is a group (`address new`)."""
-    command = COMMANDS[name]
-    return [command, *command.commands.values()] if isinstance(command, click.Group) else [command]
+    """The command, and those below it where it is a group (`address new`, `idibu cc show`)."""
+    found: list[click.Command] = [COMMANDS[name]]
+    for command in found:
+        found += command.commands.values() if isinstance(command, click.Group) else []
+    return found
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -55,4 +57,4 @@ def test_every_option_is_documented(name: str) -> None:
 
 def test_every_command_but_the_standalone_ones_takes_a_configuration() -> None:
     without = {n for n, c in COMMANDS.items() if not any("--config" in p.opts for p in c.params)}
-    assert without == {"sandbox", "demo", "address", "spool", "user"}  # the last three are groups
+    assert without == {"sandbox", "demo", "address", "idibu", "spool", "user"}  # the last four are groups

@@ -162,7 +162,7 @@ def test_hold_and_release(house: House) -> None:
     house.run("hold", application_id, "--reason", "ask the consultant")
     story = house.story(application_id)
     assert (story.summary.state, story.summary.reason) == (State.HELD, HeldReason.BY_OPERATOR)
-    assert "by-operator" in (story.reports[-1].report.error_message or "")
+    assert "somebody asked for it to wait" in (story.reports[-1].report.error_message or "")
     house.run("release", application_id)
     assert house.story(application_id).summary.state is State.RECEIVED
 

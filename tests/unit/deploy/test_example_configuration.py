@@ -14,7 +14,7 @@ from apptrack_ingest.settings import Account, Listener, Settings, load
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "deploy" / "apptrack-ingest.toml"
 BY_NAMES_OF_YOURS = ("handler_settings", "users")
-ALTERNATIVES = {("accounts", "acme", "hash"), ("digest", "webhook_url"), ("spool",)}
+ALTERNATIVES = {("accounts", "acme", "hash"), ("digest", "webhook_url"), ("spool",), ("idibu", "partner_password")}
 """Settings that exclude another one which is shown beside them."""
 
 

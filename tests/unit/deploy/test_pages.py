@@ -9,7 +9,19 @@ import pytest
 from apptrack_ingest.cli import WHERE, main
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = ("deployment", "reaching-us", "trust", "limits", "backup", "configuration", "lifecycle", "cli", "runbook")
+NAMES = (
+    "deployment",
+    "reaching-us",
+    "trust",
+    "limits",
+    "backup",
+    "configuration",
+    "lifecycle",
+    "cli",
+    "idibu",
+    "runbook",
+    "reconcile",
+)
 PAGES = [ROOT / "docs" / f"{name}.md" for name in NAMES]
 DEPLOYED = ("compose.yaml", "compose.toml", "apptrack-ingest.toml")
 CONTEXT = click.Context(main)
@@ -39,11 +51,11 @@ def test_it_names_only_commands_and_options_that_exist(page: Path) -> None:
     for command, rest in named:
         if command not in WHERE:
             continue  # prose, such as "apptrack-ingest is"
-        found = main.get_command(CONTEXT, command)
-        if isinstance(found, click.Group):
-            found = found.commands[rest.split()[0]]
+        found, words = main.get_command(CONTEXT, command), rest.split()
+        while isinstance(found, click.Group):
+            found = found.commands[words.pop(0)]
         known = {option for parameter in found.params for option in parameter.opts}
-        assert {word for word in rest.split() if re.match(r"--?[a-z]", word)} <= known | {"--help"}, command + rest
+        assert {word for word in words if re.match(r"--?[a-z]", word)} <= known | {"--help"}, command + rest
 
 
 def test_the_runbooks_table_is_of_commands_that_exist() -> None:

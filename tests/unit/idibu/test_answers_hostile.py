@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apptrack_ingest.errors import IdibuError
 from apptrack_ingest.idibu import answers, job_answers, service_answers
 from apptrack_ingest.idibu.answers import Answer
+from apptrack_ingest.idibu.calls import Request, judged
+from apptrack_ingest.idibu.http import Reply
 from apptrack_ingest.idibu.xml import XmlError
 
 READERS: list[Callable[[Answer], Any]] = [
@@ -86,3 +89,14 @@ def test_a_hostile_megabyte_is_read_in_linear_time(read: Callable[[Answer], Any]
             read(understand(body))
         except XmlError:
             continue
+
+
+@pytest.mark.parametrize("filler", [b"a", b"a@", b"<a", b"&lt;", b"client reference ", b"error message "])
+def test_a_megabyte_of_one_thing_is_judged_in_linear_time(filler: bytes) -> None:
+    """What is no answer is shown, and what is one is judged by its words; quadratic patterns would need hours."""
+    much = filler * (900_000 // len(filler))
+    for body in (much, b"<idibu><log><errors><error>" + much.replace(b"<", b"") + b"</error></errors></log></idibu>"):
+        for request in (Request("GET", "/"), Request("POST", "/", read=job_answers.read, refusal=job_answers.refusal)):
+            with pytest.raises(IdibuError) as raised:
+                judged(request, Reply(200, "text/html", body))
+            assert len(str(raised.value)) < 700

@@ -32,10 +32,13 @@ async def test_the_examples_run(
     for example in [*EXAMPLES, EXAMPLES[-1]]:
         assert '"https://ws.idibu.com"' in example
         await run(example.replace("https://ws.idibu.com", sandbox.base_url), names)
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     printed = capsys.readouterr().out.splitlines()
     assert printed[:2] == ["success R-1", "33139609 2023-11-14 22:13:20"]
-    assert printed[2:] == ["1001 acme ()", "1002 other ()", "517 pending None", "517 pending None"]
+    assert printed[2:5] == ["True ('ats@example.com',)", "1001 acme ()", "1002 other ()"]
+    assert printed[5:7] == [f"POST {sandbox.base_url}/ws/rest/v1/service/setccemail", "<idibu>"]
+    assert "  <client-hash>********</client-hash>" in printed
+    assert printed[-2:] == ["517 pending None", "517 pending None"]
     assert sandbox.accounts()[0].cc == ("ats@example.com",)
     assert [job.client_reference for job in sandbox.jobs()] == ["OUR-REF-1"]
 
@@ -49,10 +52,10 @@ def test_every_call_names_its_source() -> None:
     """idibu's method, or the seed it is from."""
     calls = {
         f"{kind.__name__}.{name}": inspect.getdoc(call) or ""
-        for kind in (package.Client, package.client.ServiceManagement, package.client.Jobs)
+        for kind in (package.Client, package.client.Applicants, package.client.ServiceManagement, package.client.Jobs)
         for name, call in vars(kind).items()
         if not name.startswith("_") and inspect.isfunction(call) and name != "close"
     }
-    assert len(calls) == 4 + 12 + 8
+    assert len(calls) == 4 + 1 + 12 + 8
     silent = [name for name, text in calls.items() if not re.search(r"\(POST /|\(GET /|\([A-Z]+[);]|seed-", text)]
     assert silent == []

@@ -58,6 +58,7 @@ CALLS: dict[str, Callable[[Client], Awaitable[object]]] = {
     "get_status by query": lambda client: client.get_status(1, Addressing.QUERY),
     "statuses": lambda client: read(client.statuses()),
     "by_remote_id": lambda client: read(client.by_remote_id("*")),
+    "applicants": lambda client: read(client.applicants.listed()),
     "newaccount": lambda client: client.service.new_account(ACCOUNT),
     "accounts": lambda client: read(client.service.accounts()),
     "accountdetails": lambda client: client.service.account_details(1001),

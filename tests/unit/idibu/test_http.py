@@ -10,8 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 from apptrack_ingest.errors import IdibuError, IdibuNotUnderstood, IdibuUnreachable
+from apptrack_ingest.idibu.calls import Request, judged
 from apptrack_ingest.idibu.client import DETAIL_LIMIT, Client, IdibuBusy
-from apptrack_ingest.idibu.http import LONGEST_RETRY_AFTER, Http, redact
+from apptrack_ingest.idibu.http import LONGEST_RETRY_AFTER, Http, Reply, redact
 from apptrack_ingest.idibu.sandbox import Sandbox
 from apptrack_ingest.idibu.sandbox_script import Fault, Step
 from apptrack_ingest.idibu.xml import MAX_BYTES
@@ -214,3 +215,11 @@ def test_redaction_takes_out_every_spelling() -> None:
     }
     assert redact("abc/d e, ABC%2FD%20E, abc%2Fd+e, Abc, plain", secrets, None) == "***, ***, ***, ***, plain"
     assert redact("a &amp; b, a%20%26%20B", {"": SecretStr("a & b")}) == "***, ***"
+
+
+def test_a_secret_echoed_as_a_media_type_is_taken_out() -> None:
+    request = Request("GET", "/", {"hash": SecretStr("h4sh.of-acme")})
+    for status in (200, 403, 429, 500):
+        with pytest.raises(IdibuError) as raised:
+            judged(request, Reply(status, "text/h4sh.of-acme", b""))
+        assert "h4sh" not in str(raised.value) and f"HTTP {status}, text/***" in str(raised.value)

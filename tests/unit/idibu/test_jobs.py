@@ -348,3 +348,11 @@ async def test_the_sandbox_refuses(sandbox: Sandbox, document: str | None, words
         got = await http.get(path, params={"xml_text": "<idibu/>"})
     assert f"<idibu><log><errors><error>{words}</error></errors></log></idibu>" in answer.text
     assert "The payload is missing" in got.text
+
+
+async def test_white_space_around_a_reference_is_not_part_of_it(sandbox: Sandbox, client: Client) -> None:
+    added = await client.jobs.add(" SPACED ", ADVERT)
+    assert added.id is not None
+    assert (await client.jobs.update(ByClientReference(" SPACED "), ADVERT)).id == added.id
+    renamed = await client.jobs.update(ById(added.id), ADVERT, new_client_reference=" RENAMED ")
+    assert renamed.client_reference == "RENAMED"

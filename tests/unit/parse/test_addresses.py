@@ -5,7 +5,7 @@ from email.headerregistry import Address
 from email.utils import formataddr
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apptrack_ingest.parse.addresses import Mailbox, agreed, is_address, read_mailboxes
@@ -119,6 +119,8 @@ def test_any_name_survives_quoting(name):
     assert (mailbox.name or "") == " ".join(name.split())
 
 
+@example(["=", "@", "\ud800"])
+@example(['"', "\ud800", '"', "@", "a"])
 @given(st.lists(st.sampled_from([*'"\\(),:;<>@[] =?', "a", ".", "=?utf-8?q?a?=", "\x00", "\ud800", "\u202e", "é"])))
 def test_anything_gives_clean_mailboxes(pieces):
     for mailbox in read_mailboxes("".join(pieces)):

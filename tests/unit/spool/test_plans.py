@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from apptrack_ingest.lifecycle import Event
+from apptrack_ingest.lifecycle import EarlyRule, Event
 from apptrack_ingest.model import HeldReason, Report, ReportState, ReportStatus, State
-from apptrack_ingest.spool.contract import Action, Claim, Facts, Filter, ReportSettlement, Settlement
+from apptrack_ingest.spool.contract import Action, Claim, EarlyReport, Facts, Filter, ReportSettlement, Settlement
 from apptrack_ingest.spool.sqlite import (
     counts,
+    early,
     hand_off,
     messages,
     migrations,
     open_spool,
+    outcomes,
     people,
     reports,
     tombstones,
@@ -56,7 +58,30 @@ def decide(connection: sqlite3.Connection) -> None:
     people.act(connection, 4, Action(Event.ROUTE, "jo", account="acme", applicant_id=1), now=9e9)
 
 
+def report_waiting(connection: sqlite3.Connection) -> None:
+    """Of what waits, and of what was told with a time that is over; and of a failed attempt."""
+    rule = EarlyRule(after=60.0, window=10.0)
+    early.report_waiting(connection, "acme", rule, now=8e9, limit=4)
+    early.report_waiting(connection, "acme", rule, now=8.1e9, limit=4)
+    failed = EarlyReport(Report(1, ReportStatus.FAIL, 1000.0), 9.5e9)
+    for claim in hand_off.claim(connection, **WORK):  # type: ignore[arg-type]
+        hand_off.settle(connection, claim, Settlement(Event.POSTPONE, "x", early=failed), now=9e9)
+
+
+def tell_again(connection: sqlite3.Connection) -> None:
+    """The report of an application, which idibu had confirmed."""
+    applicant_id = connection.execute("SELECT applicant_id FROM applications WHERE id = 1").fetchone()[0]
+    reports.insert(connection, 1, Report(applicant_id, ReportStatus.SUCCESS, 1000.0), 1000.0)
+    report_id = connection.execute("SELECT max(id) FROM reports").fetchone()[0]
+    connection.execute("UPDATE reports SET state = 'confirmed' WHERE id = ?", (report_id,))
+    outcomes.tell_again(connection, report_id, now=9e9)
+
+
 QUESTIONS: dict[str, tuple[Question, set[str]]] = {
+    "report-waiting": (
+        report_waiting,
+        {"applications_unannounced", "applications_announced", "applications_delivered", "reports_open"},
+    ),
     "claim": (lambda c: hand_off.claim(c, **WORK), {"applications_front", "applications_in_attempt"}),  # type: ignore[arg-type]
     "claim-solo": (lambda c: hand_off.claim(c, solo=True, **WORK), {"applications_front"}),  # type: ignore[arg-type]
     "claim-room": (
@@ -78,6 +103,12 @@ QUESTIONS: dict[str, tuple[Question, set[str]]] = {
     "backlog": (lambda c: counts.backlog(c, now=9e9), {"applications_oldest", "reports_oldest"}),
     "load": (untrusted.load, set()),
     "story": (lambda c: people.story(c, 3), {"attempts_by_application", "reports_by_application"}),
+    "outcomes": (
+        lambda c: outcomes.outcomes(c, "acme", range(9)),
+        {"applications_by_applicant", "reports_by_application"},
+    ),
+    "arrived": (lambda c: outcomes.arrived(c, "acme", range(9)), {"applications_by_applicant"}),
+    "tell-again": (tell_again, {"applications_by_applicant", "reports_by_application"}),
     "erase": (lambda c: messages.erase_finished(c, before=8e9, limit=9, now=9e9), {"messages_finished"}),
     "discard": (lambda c: untrusted.discard(c, before=8e9, limit=9, now=9e9), {"applications_expiring"}),
     "tombstones": (lambda c: tombstones.erase(c, before=8e9, limit=9), {"messages_erased"}),

@@ -239,7 +239,7 @@ async def test_an_unreadable_mail_is_held_and_reported(world):
     [row] = await world.rows()
     assert (row.state, row.reason) == (State.HELD, HeldReason.UNREADABLE)
     [told] = world.sandbox.applicants()
-    assert told.status == "fail" and "unreadable" in told.error_message
+    assert told.status == "fail" and "could not be read" in told.error_message
 
 
 async def test_a_fault_of_our_own_postpones_and_ends_in_failed(world, monkeypatch):

@@ -11,15 +11,17 @@ import asyncpg
 import pytest
 from postgres import Server
 
-from apptrack_ingest.lifecycle import Event
+from apptrack_ingest.lifecycle import EarlyRule, Event
 from apptrack_ingest.model import HeldReason, Report, ReportState, ReportStatus, State
-from apptrack_ingest.spool.contract import Facts, Filter, ReportSettlement, Settlement
+from apptrack_ingest.spool.contract import EarlyReport, Facts, Filter, ReportSettlement, Settlement
 from apptrack_ingest.spool.postgres import (
     Options,
     counts,
+    early,
     hand_off,
     messages,
     open_spool,
+    outcomes,
     people,
     reports,
     tombstones,
@@ -62,7 +64,29 @@ async def settle(statements: Statements) -> None:
         await reports.settle(statements, claimed, ReportSettlement(ReportState.CONFIRMED, "confirmed"), now=9e9)
 
 
+async def report_waiting(statements: Statements) -> None:
+    """Of what waits, and of what was told with a time that is over; and of a failed attempt."""
+    rule = EarlyRule(after=60.0, window=10.0)
+    await early.report_waiting(statements, "flood", rule, now=8e9, limit=4)
+    await early.report_waiting(statements, "flood", rule, now=8.1e9, limit=4)
+    failed = EarlyReport(Report(1, ReportStatus.FAIL, 1000.0), 9.5e9)
+    for claim in await hand_off.claim(statements, **WORK):
+        await hand_off.settle(statements, claim, Settlement(Event.POSTPONE, "x", early=failed), now=9e9)
+
+
+async def tell_again(statements: Statements) -> None:
+    """The report of an application, which idibu had confirmed."""
+    await reports.insert(statements, 5, Report(5, ReportStatus.SUCCESS, 1000.0), 1000.0)
+    newest = (await outcomes.outcomes(statements, "flood", [5]))[-1]
+    await statements.run("UPDATE reports SET state = 'confirmed' WHERE id = :id", id=newest.report_id)
+    await outcomes.tell_again(statements, newest.report_id, now=9e9)
+
+
 QUESTIONS: dict[str, tuple[Any, set[str]]] = {
+    "report-waiting": (
+        report_waiting,
+        {"applications_unannounced", "applications_announced", "applications_delivered", "reports_open"},
+    ),
     "claim": (
         lambda s: hand_off.claim(s, room={"flood": 1}, untrusted=1, **WORK),
         {"applications_front", "applications_waiting", "applications_in_attempt"},
@@ -76,6 +100,12 @@ QUESTIONS: dict[str, tuple[Any, set[str]]] = {
     "backlog": (lambda s: counts.backlog(s, now=9e9), {"applications_oldest", "reports_oldest"}),
     "load": (untrusted.load, set()),
     "story": (lambda s: people.story(s, 5), {"attempts_by_application", "reports_by_application"}),
+    "outcomes": (
+        lambda s: outcomes.outcomes(s, "flood", range(100, 140)),
+        {"applications_by_applicant", "reports_by_application"},
+    ),
+    "arrived": (lambda s: outcomes.arrived(s, "flood", range(100, 140)), {"applications_by_applicant"}),
+    "tell-again": (tell_again, {"applications_by_applicant", "reports_by_application", "reports_pkey"}),
     "erase": (lambda s: messages.erase_finished(s, before=8e9, limit=9, now=9e9), {"messages_finished"}),
     "discard": (lambda s: untrusted.discard(s, before=8e9, limit=9, now=9e9), {"applications_expiring"}),
     "tombstones": (lambda s: tombstones.erase(s, before=8e9, limit=9), {"messages_erased"}),
