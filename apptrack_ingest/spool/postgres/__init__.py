@@ -3,8 +3,9 @@
 import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
-from apptrack_ingest.errors import LeaseLost, SpoolUnavailable
+from apptrack_ingest.errors import SpoolUnavailable
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import Arrival, Backlog, Message, ReportState, State
 from apptrack_ingest.spool.contract import (
@@ -56,7 +57,7 @@ class PostgresSpool(Decisions):
         self._clock = clock
         self._door = Door(url, options)
         self._hints = Hints(url, options)
-        self._unanswered: list[Claim | ReportClaim] = []
+        self._unanswered: list[tuple[str, Claim | ReportClaim]] = []
 
     async def prepare(self) -> None:
         """Connects and takes missing migrations; raises SpoolUnavailable or SpoolError where that cannot be done."""
@@ -101,28 +102,15 @@ class PostgresSpool(Decisions):
         try:
             return await self._door.change(take)
         except SpoolUnavailable:
-            self._unanswered += taken
+            self._unanswered += [(worker, claim) for claim in taken]
             raise
 
     async def _give_back(self, now: float) -> None:
         """Ends claims whose commit was not answered, if they were committed: nobody works on them, and to wait for the end
         of their lease would look like a crash."""
         while self._unanswered:
-            claim = self._unanswered.pop()
-            try:
-                await self._interrupt(claim, now)
-            except LeaseLost:
-                pass  # the commit was not made after all, or somebody ended the attempt since
-            except SpoolUnavailable:
-                self._unanswered.append(claim)
-                raise
-
-    async def _interrupt(self, claim: Claim | ReportClaim, now: float) -> None:
-        if isinstance(claim, Claim):
-            await self.settle(claim, Settlement(Event.POSTPONE, "interrupted", counts=False), now=now)
-        else:
-            interrupted = ReportSettlement(ReportState.DUE, "interrupted", counts=False)
-            await self.settle_report(claim, interrupted, now=now)
+            await self._door.change(partial(_interrupt, *self._unanswered[-1], now=now))
+            self._unanswered.pop()
 
     async def renew(
         self, claims: Sequence[Claim | ReportClaim], *, now: float, lease: float
@@ -189,7 +177,7 @@ class PostgresSpool(Decisions):
         try:
             return await self._door.change(take)
         except SpoolUnavailable:
-            self._unanswered += taken
+            self._unanswered += [(worker, claim) for claim in taken]
             raise
 
     async def settle_report(self, claim: ReportClaim, settlement: ReportSettlement, *, now: float) -> ReportState:
@@ -298,3 +286,14 @@ class PostgresSpool(Decisions):
 
 
 __all__ = ["Options", "PostgresSpool", "open_spool"]
+
+
+async def _interrupt(worker: str, claim: Claim | ReportClaim, statements: Statements, *, now: float) -> None:
+    """Ends the attempt of a claim in doubt. If its commit was not made, the next worker to claim the row was given the same
+    token: only the worker's name then tells the one from the other."""
+    if isinstance(claim, Claim):
+        if await hand_off.is_held(statements, claim, worker):
+            interrupted = Settlement(Event.POSTPONE, "interrupted", counts=False)
+            await hand_off.settle(statements, claim, interrupted, now=now)
+    elif await reports.is_held(statements, claim, worker):
+        await reports.settle(statements, claim, ReportSettlement(ReportState.DUE, "interrupted", counts=False), now=now)

@@ -135,6 +135,18 @@ async def renew(statements: Statements, claims: Collection[Claim], until: float)
     return {(row["id"], row["token"]) for row in rows}
 
 
+async def is_held(statements: Statements, claim: Claim, worker: str) -> bool:
+    """Whether it is this worker that holds the claim's lease; until the transaction ends nobody can take it over."""
+    row = await statements.one(
+        "SELECT 1 FROM applications WHERE id = :id AND lease_token = :token AND lease_worker = :worker AND in_attempt"
+        " FOR UPDATE",
+        id=claim.application_id,
+        token=claim.token,
+        worker=worker,
+    )
+    return row is not None
+
+
 async def delivered_before(statements: Statements, account: str, applicant_id: int) -> list[Delivered]:
     """Earlier deliveries of the applicant to the account, newest first."""
     rows = await statements.all(

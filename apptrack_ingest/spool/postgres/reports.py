@@ -152,6 +152,17 @@ UPDATE reports SET state = :state, code = :code, detail = :detail, due_at = :due
 """
 
 
+async def is_held(statements: Statements, claim: ReportClaim, worker: str) -> bool:
+    """Whether it is this worker that holds the claim's lease; until the transaction ends nobody can take it over."""
+    row = await statements.one(
+        "SELECT 1 FROM reports WHERE id = :id AND lease_token = :token AND lease_worker = :worker AND in_attempt FOR UPDATE",
+        id=claim.report_id,
+        token=claim.token,
+        worker=worker,
+    )
+    return row is not None
+
+
 async def settle(
     statements: Statements, claim: ReportClaim, settlement: ReportSettlement, *, now: float
 ) -> ReportState:

@@ -18,6 +18,8 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self.cut_behind: bytes | None = None
         """Once a client has sent this, the server still gets it, but its answer is lost with the connection."""
+        self.cut_before: bytes | None = None
+        """Once a client sends this, the server does not get it, and the connection is lost."""
         self.silent = False
         """Nothing is passed on any more, and nobody is told."""
 
@@ -57,6 +59,9 @@ class Proxy:
         while data := await source.read(65536):
             if self.silent:
                 continue
+            if answers is not None and self.cut_before is not None and self.cut_before in data:
+                self.cut_before = None
+                return
             cut = answers is not None and self.cut_behind is not None and self.cut_behind in data
             if cut:
                 self.cut_behind, self.silent = None, True

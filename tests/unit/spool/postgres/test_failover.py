@@ -158,6 +158,30 @@ async def test_a_claim_whose_answer_was_lost_is_given_back_and_is_no_crash(
         await spool.close()
 
 
+async def test_a_claim_that_was_not_committed_is_not_taken_for_the_next_ones(
+    url: str, put: Put, impatient: Options
+) -> None:
+    """The row gives its next claimer the same token, for nothing of the first claim was kept."""
+    async with between(url) as proxy:
+        unlucky, next_one = open_spool(proxy.url, options=impatient), open_spool(url, options=impatient)
+        application_id = await put(unlucky)
+        proxy.cut_before = b"COMMIT;"
+        with pytest.raises(SpoolUnavailable):
+            await unlucky.claim(**{**WORK, "worker": "unlucky"})
+        (held,) = await next_one.claim(**WORK)
+        assert await unlucky.claim(**{**WORK, "worker": "unlucky"}) == []
+        report = Report(7, ReportStatus.SUCCESS, T)
+        await next_one.settle(held, Settlement(Event.DELIVER, "delivered", report=report), now=T)
+        proxy.cut_before = b"COMMIT;"
+        with pytest.raises(SpoolUnavailable):
+            await unlucky.claim_reports(**{**WORK, "worker": "unlucky"}, accounts=["acme"])
+        (sending,) = await next_one.claim_reports(**WORK, accounts=["acme"])
+        assert await unlucky.claim_reports(**{**WORK, "worker": "unlucky"}, accounts=["acme"]) == []
+        await next_one.settle_report(sending, ReportSettlement(ReportState.CONFIRMED, "confirmed"), now=T)
+        assert [a.code for a in (await next_one.story(application_id)).attempts] == ["delivered", "confirmed"]
+        await asyncio.gather(unlucky.close(), next_one.close())
+
+
 async def test_a_settlement_whose_answer_was_lost_counts_once(url: str, put: Put, impatient: Options) -> None:
     async with between(url) as proxy:
         spool = open_spool(proxy.url, options=impatient)
