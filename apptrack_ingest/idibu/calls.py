@@ -158,15 +158,20 @@ def understood(read: Callable[[Answer], T], answer: Answer) -> T:
     raise IdibuNotUnderstood(problem)
 
 
+PAGES_AT_MOST = 100_000
+"""Pages of one list: ten million items where 100 are asked for at a time, more than anybody ever had."""
+
+
 async def every(
     fetch: Callable[[int], Awaitable[list[T]]], identity: Callable[[T], int], offset: int
 ) -> AsyncIterator[T]:
     """All items of a list read in pages, from `offset` on, each once.
 
-    Goes on until a page brings nothing new: a service may give fewer than asked for, or the same page for ever.
+    Goes on until a page brings nothing new: a service may give fewer than asked for, or the same page for ever. Raises
+    IdibuNotUnderstood where there are new ones after PAGES_AT_MOST pages still.
     """
     seen: set[int] = set()
-    while True:
+    for _ in range(PAGES_AT_MOST):
         listed = await fetch(offset)
         fresh = {identity(one): one for one in listed if identity(one) not in seen}
         for one in fresh.values():
@@ -175,6 +180,9 @@ async def every(
             return
         seen.update(fresh)
         offset += len(listed)
+    raise _permanent(
+        IdibuNotUnderstood(f"a list that does not end: {PAGES_AT_MOST} pages, and each brought something new")
+    )
 
 
 def _understood(request: Request, reply: Reply) -> Answer:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from apptrack_ingest.idibu import Client, Partner
+from apptrack_ingest.idibu import Client, IdibuNotUnderstood, Partner, calls
 from apptrack_ingest.idibu.sandbox_server import serving
 
 TOTAL = 23
@@ -86,3 +86,16 @@ async def test_limits_of_a_page(client: Client, offset: int, page: int) -> None:
             wrong(offset, page)
     with pytest.raises(ValueError, match=r"page|offset"):
         await client.service.view_credits(offset, page)
+
+
+async def test_a_list_that_always_brings_something_new_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "PAGES_AT_MOST", 4)
+
+    def anew(given: Params) -> list[int]:
+        return [int(given.get("offset", 0)) + 1]
+
+    async with answering(anew, form=False) as (url, asked), Client(url, SecretStr("h")) as client:
+        with pytest.raises(IdibuNotUnderstood, match="does not end: 4 pages"):
+            async for _ in client.statuses(page=1):
+                pass
+    assert len(asked) == 4
