@@ -4,22 +4,22 @@ from collections.abc import Collection
 from functools import partial
 
 from apptrack_ingest.lifecycle import EarlyRule
-from apptrack_ingest.model import Stage
+from apptrack_ingest.spool.pausing import Pausing
 from apptrack_ingest.spool.postgres import early, forgetting, orders, pauses, tombstones
 from apptrack_ingest.spool.postgres.door import Door, Statements
 from apptrack_ingest.spool.postgres.hints import tell
 from apptrack_ingest.spool.records import Forgotten, Order, OrderRecord, Pause, Trace
-from apptrack_ingest.spool.rows import Ending, order_of_pause, resumed, run_out
+from apptrack_ingest.spool.rows import Ending, order_of_pause
 
 
-class Decisions:
+class Decisions(Pausing):
     """See `contract.Spool` for every method's meaning."""
 
     _door: Door
 
     # -- pauses
 
-    async def pause(self, pause: Pause) -> bool:
+    async def _begin(self, pause: Pause) -> bool:
         async def keep(statements: Statements) -> bool:
             known = {(each.account, each.stage) for each in await pauses.pauses(statements)}
             changed = await pauses.pause(statements, pause)
@@ -27,23 +27,12 @@ class Decisions:
                 await orders.keep(statements, order_of_pause(pause), now=pause.since)
             return changed
 
-        changed = await self._door.change(keep)
-        if changed and pause.actor:
-            await self._reset(resumed(pause.account, pause.stage, pause.actor, ""), pause.since)
-        return changed
+        return await self._door.change(keep)
 
-    async def resume(self, account: str, stage: Stage, *, now: float, actor: str = "", note: str = "") -> bool:
-        return await self._end(resumed(account, stage, actor, note), now)
-
-    async def end_pauses(self, *, now: float) -> list[Pause]:
-        over = [each for each in await self.pauses() if each.actor and each.over(now)]
-        return [each for each in over if await self._end(run_out(each, now), now)]
+    async def _is_there(self, ending: Ending) -> bool:
+        return await self._door.ask(lambda s: pauses.found(s, ending))
 
     async def _end(self, ending: Ending, now: float) -> bool:
-        """First what was under way when the pause began gets its schedule, too, then all may go."""
-        if await self._door.ask(lambda s: pauses.found(s, ending)):
-            await self._reset(ending, now)
-
         async def end(statements: Statements) -> bool:
             ended = await pauses.end(statements, ending)
             if ended:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from apptrack_ingest.lifecycle import EarlyRule
-from apptrack_ingest.model import Stage
+from apptrack_ingest.spool.pausing import Pausing
 from apptrack_ingest.spool.records import Forgotten, Order, OrderRecord, Pause, Trace
-from apptrack_ingest.spool.rows import Ending, order_of_pause, resumed, run_out
+from apptrack_ingest.spool.rows import Ending, order_of_pause
 from apptrack_ingest.spool.sqlite import early, forgetting, orders, pauses, space, tombstones
 from apptrack_ingest.spool.sqlite.around import removed
 from apptrack_ingest.spool.sqlite.commit import GroupCommitter
@@ -22,7 +22,7 @@ TRIES = 10
 """How often, each time for a second, the log is tried to be emptied of one who was forgotten."""
 
 
-class Decisions:
+class Decisions(Pausing):
     """See `contract.Spool` for every method's meaning."""
 
     database: Path
@@ -34,7 +34,7 @@ class Decisions:
 
     # -- pauses
 
-    async def pause(self, pause: Pause) -> bool:
+    async def _begin(self, pause: Pause) -> bool:
         def keep(connection: sqlite3.Connection) -> bool:
             known = {(each.account, each.stage) for each in pauses.pauses(connection)}
             changed = pauses.pause(connection, pause)
@@ -42,23 +42,12 @@ class Decisions:
                 orders.keep(connection, order_of_pause(pause), now=pause.since)
             return changed
 
-        changed = await self._writer.do(keep)
-        if changed and pause.actor:
-            await self._reset(resumed(pause.account, pause.stage, pause.actor, ""), pause.since)
-        return changed
+        return await self._writer.do(keep)
 
-    async def resume(self, account: str, stage: Stage, *, now: float, actor: str = "", note: str = "") -> bool:
-        return await self._end(resumed(account, stage, actor, note), now)
-
-    async def end_pauses(self, *, now: float) -> list[Pause]:
-        over = [each for each in await self.pauses() if each.actor and each.over(now)]
-        return [each for each in over if await self._end(run_out(each, now), now)]
+    async def _is_there(self, ending: Ending) -> bool:
+        return await self._read(lambda c: pauses.found(c, ending))
 
     async def _end(self, ending: Ending, now: float) -> bool:
-        """First what was under way when the pause began gets its schedule, too, then all may go."""
-        if await self._read(lambda c: pauses.found(c, ending)):
-            await self._reset(ending, now)
-
         def end(connection: sqlite3.Connection) -> bool:
             ended = pauses.end(connection, ending)
             if ended:
