@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, TextIO, cast
@@ -164,14 +165,20 @@ def report_finished(
 
 def _tell(name: str, level: int, event: str, **fields: Any) -> None:
     """The same line as `get(name).log(level, event, **fields)`, for a third of the cost: one is written for every mail."""
-    logger = logging.getLogger(f"{ROOT}.{name}")
+    logger = _logger(name)
     if logger.isEnabledFor(level):
         word = logging.getLevelName(level).lower()
-        line = {**_safe_value(fields), "event": event, "level": word, "logger": logger.name}
+        safe = {key: value if type(value) in _HARMLESS else _safe_value(value) for key, value in fields.items()}
+        line = {**safe, "event": event, "level": word, "logger": logger.name}
         # Made and handed over by ourselves: `logger.log` would walk the stack for the place in the code it came from.
         record = logger.makeRecord(logger.name, level, "", 0, cast(str, line), (), None)
         record._logger, record._name = logger, word
         logger.handle(record)
+
+
+@lru_cache(10)
+def _logger(name: str) -> logging.Logger:
+    return logging.getLogger(f"{ROOT}.{name}")
 
 
 def safe_code(code: str) -> str:
@@ -282,6 +289,10 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+_HARMLESS = frozenset({int, float, bool, type(None)})
+"""Types whose values stand in a line as they are."""
+
+
 def _safe_value(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -327,13 +338,10 @@ _FOREIGN: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logg
 # --- output ----------------------------------------------------------------------------------------------------------
 
 
-_FIRST = ("timestamp", "level", "role", "event")
-
-
-def _ordered(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _arranged(role: str, event: Mapping[str, Any]) -> EventDict:
     """When, how bad, who and what stand first in every line, so that a person can read down the left edge."""
-    first = {key: event[key] for key in _FIRST if key in event}
-    return {**first, **{key: value for key, value in event.items() if key not in _FIRST}}
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return {"timestamp": now, "level": "", "role": role, "event": "", **event}
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -344,21 +352,18 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     """Ends the same chain for our records and for those of the libraries, which are tamed first."""
 
     def __init__(self, role: str, renderer: Any) -> None:
-        def with_role(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-            return {"role": role, **event}
+        self._role, self._render = role, renderer
 
-        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        self._own = [stamp, with_role, _ordered, renderer]
-        super().__init__(processors=[self.remove_processors_meta, *self._own], foreign_pre_chain=_FOREIGN)
+        def arrange(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+            return _arranged(role, event)
+
+        super().__init__(processors=[self.remove_processors_meta, arrange, renderer], foreign_pre_chain=_FOREIGN)
 
     def format(self, record: logging.LogRecord) -> str:
         if not hasattr(record, "_logger"):
             return super().format(_tamed(record))
         # Ours are events already: what else structlog does with a record, copies of it above all, is not needed.
-        event: Any = {**cast(dict[str, Any], record.msg)}
-        for step in self._own:
-            event = step(None, record.levelname, event)
-        return str(event)
+        return str(self._render(None, record.levelname, _arranged(self._role, cast(dict[str, Any], record.msg))))
 
 
 def _tamed(record: logging.LogRecord) -> logging.LogRecord:

@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -166,7 +166,12 @@ def received(accounts: Iterable[str | None], *, trusted: bool, at: float) -> Non
 
 def replied(code: int) -> None:
     """An SMTP reply went out; `code` is its basic code (RFC 5321, 4.2), counted as 0 where it is none."""
-    _counter_of(_replies, str(code if 200 <= code <= 599 else 0)).inc()
+    _counter_of_reply(code).inc()
+
+
+@lru_cache(100)
+def _counter_of_reply(code: int) -> Counter:
+    return _counter_of(_replies, str(code if 200 <= code <= 599 else 0))
 
 
 def session_opened() -> None:

@@ -137,7 +137,7 @@ class Admission(asyncio.BufferedProtocol):
             self._host.reception.refused(reply, limit, Connection(self._address))
         if self._entry.tls != "implicit":
             self._transport.write(reply.render().encode() + b"\r\n")
-            self._host.reception.hooks.reply(str(reply.code))
+            self._host.reception.hooks.reply(reply.code)
         with contextlib.suppress(OSError):
             self._transport.write_eof()
         if reply is policy.TOO_MANY_CONNECTIONS or self._host.draining:

@@ -94,7 +94,8 @@ class DataReader:
         self._gather()
         if len(self._pieces) != 1:
             pieces, self._pieces = self._pieces, []
-            self._pieces = [await _put_together(sum(map(len, pieces)), _given_away(pieces))]
+            size = sum(map(len, pieces))
+            self._pieces = [b"".join(pieces) if size <= SLICE else await _put_together(size, _given_away(pieces))]
         return self._pieces[0]
 
     @property

@@ -57,6 +57,7 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
     _host: Host
     _buffer: memoryview
     _silent_until: float
+    _shortest_silence: float
 
     _commands_by_name: ClassVar[dict[str, Command]] = {}
 
@@ -264,7 +265,7 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
         """Write a reply, many lines in one piece too (else Nagle's algorithm would hold the second one back)."""
         if self.transport is not None and not self.transport.is_closing() and not self._hung_up:
             self.transport.write((lines or reply.render()).encode() + b"\r\n")
-            self._host.reception.hooks.reply(str(reply.code))
+            self._host.reception.hooks.reply(reply.code)
 
     def pause_writing(self) -> None:
         """The peer does not read its replies: it gets no more of them, for nothing more is worked."""
@@ -280,16 +281,27 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
     def _reset_timeout(self, duration: float | None = None) -> None:
         """The peer said something: from now on it may be silent for so many seconds (those between commands). The timer is
         not set anew each time; when it goes off too early, it looks again later."""
-        self._silent_until = self.loop.time() + (duration or self._timeout_duration)
+        now = self.loop.time()
+        self._silent_until = now + (duration or self._timeout_duration)
         handle = self._timeout_handle
         if handle is None or handle.cancelled() or handle.when() > self._silent_until:
             if handle is not None:
                 handle.cancel()
-            self._timeout_handle = self.loop.call_at(self._silent_until, self._look_at_silence)
+            self._look_later(now)
+
+    def _be_patient(self) -> None:
+        """It is our turn: the peer may be silent for as long as that takes."""
+        self._silent_until = float("inf")
+
+    def _look_later(self, now: float) -> None:
+        """At the latest when the shortest of all silences would be too long: a timer set for it need not be set anew."""
+        when = min(self._silent_until, now + self._shortest_silence)
+        self._timeout_handle = self.loop.call_at(when, self._look_at_silence)
 
     def _look_at_silence(self) -> None:
-        if self.loop.time() < self._silent_until:
-            self._timeout_handle = self.loop.call_at(self._silent_until, self._look_at_silence)
+        now = self.loop.time()
+        if now < self._silent_until:
+            self._look_later(now)
         else:
             self._timeout_cb()  # type: ignore[no-untyped-call]
 

@@ -50,7 +50,10 @@ class Host(Protocol):
         """It is gone."""
 
     def deliver(
-        self, delivery: Delivery, content: Callable[[], Awaitable[bytes | None]], release: Callable[[], None]
+        self,
+        made: Callable[[bytes | None], Delivery],
+        content: Callable[[], Awaitable[bytes | None]],
+        release: Callable[[], None],
     ) -> asyncio.Task[Reply]:
-        """Begin to deliver a mail, whose bytes `content` gives (None: there is no room for them), in a task that outlives
-        the session if need be; `release` is called once when nothing holds these bytes any more."""
+        """Begin to deliver a mail, `made` of the bytes that `content` gives (None: there is no room for them), in a task
+        that outlives the session if need be; `release` is called once when nothing holds these bytes any more."""

@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 from apptrack_ingest.receive import policy
@@ -118,26 +117,24 @@ class Listener:
         return len(self._open)
 
     def deliver(
-        self, delivery: Delivery, content: Callable[[], Awaitable[bytes | None]], release: Callable[[], None]
+        self,
+        made: Callable[[bytes | None], Delivery],
+        content: Callable[[], Awaitable[bytes | None]],
+        release: Callable[[], None],
     ) -> asyncio.Task[Reply]:
-        """Begin to deliver a mail, whose bytes `content` gives (None: there is no room for them), in a task of its own,
-        which outlives the session if need be; `release` is called once when nothing holds these bytes any more."""
+        """Begin to deliver a mail, `made` of the bytes that `content` gives (None: there is no room for them), in a task of
+        its own, which outlives the session if need be; `release` is called once when nothing holds these bytes any more."""
 
         async def received() -> Reply:
             with ExitStack() as held:
                 held.callback(release)
                 # In no variable here: what is on its way into the spool is in memory once, and not twice.
-                return await self.reception.receive(await self._complete(delivery, content), held)
+                return await self.reception.receive(made(await content()), held)
 
         task = asyncio.get_running_loop().create_task(received())
         self._deliveries.add(task)
         task.add_done_callback(self._delivered)
         return task
-
-    async def _complete(self, delivery: Delivery, content: Callable[[], Awaitable[bytes | None]]) -> Delivery:
-        """The delivery with its bytes."""
-        found = await content()
-        return replace(delivery, content=found or b"", no_room=delivery.no_room or found is None)
 
     def identity(self, entry: Entry) -> Tls | None:
         """Certificate and key for connections that come in there; None: no TLS."""

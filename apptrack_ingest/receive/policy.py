@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
@@ -27,7 +27,7 @@ class Reply:
 
     def filled(self, **values: object) -> "Reply":
         """The same reply with the {fields} of its text filled in."""
-        return replace(self, text=self.text.format(**values))
+        return Reply(self.code, self.enhanced, self.text.format(**values))
 
 
 # The protocol's own (RFC 5321, 3207, 4954, 2034).

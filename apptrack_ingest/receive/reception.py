@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from apptrack_ingest import logs
 from apptrack_ingest.model import Arrival, Envelope, Message
@@ -26,6 +26,19 @@ log = logging.getLogger("apptrack_ingest.receive")
 Put = Callable[[Message, Sequence[Arrival]], Awaitable[int]]
 """Puts a message with its applications into the spool; returns its id once COMMITTED, raises SpoolUnavailable."""
 
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A mail that was committed: when it came (epoch seconds), its applications, its size in bytes, and the seconds that the
+    commit took."""
+
+    message_id: int
+    received_at: float
+    arrivals: Sequence[Arrival]
+    size: int
+    seconds: float
+
+
 NAMELESS = "not named by its balancer"
 """Who a peer is in the log, where its address is not known."""
 
@@ -38,14 +51,14 @@ def _ignore(*_: object) -> None:
 class Hooks:
     """What the receive stage tells to whoever counts.
 
-    `reply` gets the code of every reply sent, `accept` the seconds from the end of DATA to the commit, `received` the
-    account of every application received ("" when unrouted), `judged` the same account and the rule that decided,
-    `limited` the limit that was met, `session_opened` and `session_closed` each connection.
+    `reply` gets the code of every reply sent, `accept` the seconds that a commit took which was answered 250, `spooled`
+    every mail that was committed, were it too late to be answered so, `judged` the account ("": none) and the rule that
+    decided, `limited` the limit that was met, `session_opened` and `session_closed` each connection.
     """
 
-    reply: Callable[[str], None] = _ignore
+    reply: Callable[[int], None] = _ignore
     accept: Callable[[float], None] = _ignore
-    received: Callable[[str], None] = _ignore
+    spooled: Callable[[Spooled], None] = _ignore
     judged: Callable[[str, Rule], None] = _ignore
     limited: Callable[[Limit], None] = _ignore
     session_opened: Callable[[], None] = _ignore
@@ -150,15 +163,22 @@ class Reception:
     # --- the spool ------------------------------------------------------------------------------------------------
 
     async def _spool(self, message: Message, arrivals: Sequence[Arrival], held: ExitStack) -> Reply:
-        started = asyncio.get_running_loop().time()
-        identity = await self._committed(message, arrivals, held)
-        if identity is None:
+        loop, size, received_at = asyncio.get_running_loop(), len(message.raw), message.received_at
+        started = loop.time()
+
+        def tell(message_id: int) -> None:
+            self.hooks.spooled(Spooled(message_id, received_at, arrivals, size, loop.time() - started))
+
+        put = asyncio.ensure_future(self._put(message, arrivals))
+        del message  # who puts it holds it for as long as it must be held
+        if not await self._is_answered(put, held):
+            put.add_done_callback(partial(_log_late, tell))
             return policy.TRY_LATER
-        self.hooks.accept(asyncio.get_running_loop().time() - started)
+        identity = put.result()
+        tell(identity)
+        self.hooks.accept(loop.time() - started)
         if self.decider.pressure is not None:
-            self.decider.pressure.put(any(arrival.trusted for arrival in arrivals), len(message.raw))
-        for arrival in arrivals:
-            self.hooks.received(arrival.account or "")
+            self.decider.pressure.put(any(arrival.trusted for arrival in arrivals), size)
         return policy.QUEUED.filled(id=identity)
 
     async def _message(self, delivery: Delivery, decision: Decision) -> Message:
@@ -181,27 +201,25 @@ class Reception:
         async with self._copying:
             return await joined(trace, content)
 
-    async def _committed(self, message: Message, arrivals: Sequence[Arrival], held: ExitStack) -> int | None:
-        """The message's id once committed; None when the deadline passed first, the put then goes on by itself.
+    async def _is_answered(self, put: asyncio.Future[int], held: ExitStack) -> bool:
+        """Whether the put came to its end in time; if not it goes on by itself.
 
         Waited for, not awaited: neither the deadline nor a session cut off here may cancel a commit under way.
         """
-        put = asyncio.ensure_future(self._put(message, arrivals))
         self._late.add(put)
         put.add_done_callback(self._late.discard)
         try:
-            done, _ = await asyncio.wait({put}, timeout=self.limits.put_timeout)
+            await asyncio.wait((put,), timeout=self.limits.put_timeout)
         finally:
             if not put.done():
                 kept = held.pop_all()
                 put.add_done_callback(lambda _: kept.close())
-        if done and not put.cancelled():
-            return put.result()
-        if not done:
+        if put.done() and not put.cancelled():
+            return True
+        if not put.done():
             self.hooks.limited(Limit.COMMIT_TIME)
-        log.error("mail not accepted: %s", "put cancelled" if done else "put timed out")
-        put.add_done_callback(_log_late)
-        return None
+        log.error("mail not accepted: %s", "put cancelled" if put.done() else "put timed out")
+        return False
 
 
 def _domain(address: str) -> str:
@@ -209,10 +227,12 @@ def _domain(address: str) -> str:
     return address.rpartition("@")[2] if "@" in address else ""
 
 
-def _log_late(put: asyncio.Future[int]) -> None:
+def _log_late(tell: Callable[[int], None], put: asyncio.Future[int]) -> None:
     """Take note of what became of a put that was answered 451 (and keep asyncio from printing its exception)."""
     error = None if put.cancelled() else put.exception()
     log.warning("late put ended: %s", type(error).__name__ if error else "done")
+    if error is None and not put.cancelled():
+        tell(put.result())
 
 
 # --- our own trace header -----------------------------------------------------------------------------------------

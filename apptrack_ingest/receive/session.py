@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 from aiosmtpd import smtp as aiosmtpd
@@ -15,7 +16,7 @@ from apptrack_ingest.receive import authentication, policy
 from apptrack_ingest.receive.authentication import Authentication
 from apptrack_ingest.receive.budget import Share
 from apptrack_ingest.receive.deciding import Delivery
-from apptrack_ingest.receive.dialogue import CHUNK, Dialogue, pattern
+from apptrack_ingest.receive.dialogue import CHUNK, pattern
 from apptrack_ingest.receive.entry import Entry
 from apptrack_ingest.receive.hooks import Decisions
 from apptrack_ingest.receive.host import Host
@@ -23,6 +24,7 @@ from apptrack_ingest.receive.incoming import Incoming
 from apptrack_ingest.receive.policy import Reply
 from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.tls import peer_certificate
+from apptrack_ingest.receive.transaction import Transaction
 from apptrack_ingest.trust import Certificate, Connection
 
 log = logging.getLogger("apptrack_ingest.receive")
@@ -33,7 +35,7 @@ BEFORE_TLS: Final = frozenset({"EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS
 _SIZE: Final = re.compile(r"(?i)\sSIZE=([0-9]{1,15})(?:\s|$)")
 
 
-class Session(Dialogue):
+class Session(Transaction):
     """One connection that was let in; `address` is its peer's, or (`anonymous`) that of a balancer that named nobody: then
     it goes into envelopes and is believed in nothing. DATA is read in bulk and delivered apart from the connection."""
 
@@ -42,7 +44,7 @@ class Session(Dialogue):
     ) -> None:
         self._host = host
         if not host.common:
-            host.common.update(pattern(Decisions(host.reception), host.reception.hostname, loop))
+            host.common.update(pattern(Decisions(), host.reception.hostname, loop))
         super().__init__(host.common)
         self._entry = entry
         self._address = address
@@ -50,6 +52,7 @@ class Session(Dialogue):
         self._limits = host.reception.limits
         self.data_size_limit = self._limits.message_size
         self._timeout_duration = self._limits.idle_timeout
+        self._shortest_silence = min(self._limits.idle_timeout, self._limits.data_timeout)
         tls = host.identity(entry)
         self.tls_context = tls.current() if tls and entry.tls in ("starttls", "required") else None
         self._tls: ssl.SSLObject | None = None
@@ -322,7 +325,7 @@ class Session(Dialogue):
     async def _begin_with_room(self, share: Share, room: int) -> None:
         """Let a mail begin as soon as there is room for all of it as declared (RFC 1870), for a while that every client
         waits (two minutes: RFC 5321, 4.5.3.2.4); begun, it would hold what it has while it waits for the rest."""
-        self._timeout_handle.cancel()
+        self._be_patient()
         found = await share.wait(room, self._limits.bytes_wait)
         self._room = None
         if found:
@@ -346,7 +349,7 @@ class Session(Dialogue):
     def _end_of_mail(self, mail: Incoming) -> None:
         """Hand the mail on at once, whatever becomes of the connection; no timer runs while the spool commits."""
         self._mail = None
-        self._timeout_handle.cancel()
+        self._be_patient()
         self._delivery = self._host.deliver(self._delivered(mail), mail.whole, mail.release)
         self._delivery.add_done_callback(self._answer_mail)
 
@@ -369,22 +372,19 @@ class Session(Dialogue):
             self._commands = 0
         self._answer(reply)
 
-    def _delivered(self, mail: Incoming) -> Delivery:
-        envelope, session, reader = self.envelope, self.session, mail.reader
-        return Delivery(
-            envelope=Envelope(
-                sender="" if envelope.mail_from == policy.NULL_SENDER else envelope.mail_from,
-                recipients=tuple(envelope.rcpt_tos),
-                peer=self._address,
-                helo=_printable(session.host_name),
-                smtputf8=envelope.smtp_utf8,
-            ),
-            connection=self.connection,
-            protocol=self._protocol(),
-            content=b"",
-            warnings=reader.warnings,
-            too_big=reader.too_big,
-            no_room=mail.no_room,
+    def _delivered(self, mail: Incoming) -> Callable[[bytes | None], Delivery]:
+        """What makes the delivery of the mail's bytes, by what is known now."""
+        said, connection, protocol, reader = self.envelope, self.connection, self._protocol(), mail.reader
+        envelope = Envelope(
+            sender="" if said.mail_from == policy.NULL_SENDER else said.mail_from,
+            recipients=tuple(said.rcpt_tos),
+            peer=self._address,
+            helo=connection.helo,
+            smtputf8=said.smtp_utf8,
+        )
+        warnings, too_big, no_room = reader.warnings, reader.too_big, mail.no_room
+        return lambda content: Delivery(
+            envelope, connection, protocol, content or b"", warnings, too_big, no_room or content is None
         )
 
     def _protocol(self) -> str:

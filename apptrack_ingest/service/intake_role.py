@@ -3,18 +3,16 @@
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from apptrack_ingest import logs, metrics
-from apptrack_ingest.model import Arrival, Message
 from apptrack_ingest.receive.budget import Budget
 from apptrack_ingest.receive.deciding import Decider
 from apptrack_ingest.receive.listener import Listener
 from apptrack_ingest.receive.pressure import Pressure
 from apptrack_ingest.receive.rates import Doorkeeper
-from apptrack_ingest.receive.reception import Hooks, Reception
+from apptrack_ingest.receive.reception import Hooks, Reception, Spooled
 from apptrack_ingest.service import activated, intake
 from apptrack_ingest.service.activated import Activated
 from apptrack_ingest.service.around import own_pages, signals, usable
@@ -91,7 +89,7 @@ class _IntakeParts:
             doorkeeper=self._doorkeeper,
         )
         reception = Reception(
-            _counted(spool), self._decider, clock=time.time, hostname=intake.hostname_of(found), hooks=_HOOKS
+            spool.put, self._decider, clock=time.time, hostname=intake.hostname_of(found), hooks=_HOOKS
         )
         self._tls = intake.tls_of(found)
         self.listener = Listener(reception, tls=self._tls, users=intake.users_of(found), budget=self._budget)
@@ -133,37 +131,26 @@ class _IntakeParts:
         await self._judge.close()
 
 
-def _replied(code: str) -> None:
-    metrics.replied(int(code) if code.isdecimal() else 0)
+def _spooled(mail: Spooled) -> None:
+    accounts = [arrival.account for arrival in mail.arrivals]
+    trusted = any(arrival.trusted for arrival in mail.arrivals)
+    metrics.received(accounts, trusted=trusted, at=mail.received_at)
+    logs.received(
+        message_id=mail.message_id,
+        accounts=accounts,
+        applicant_ids=[arrival.applicant_id for arrival in mail.arrivals],
+        trusted=trusted,
+        size=mail.size,
+        seconds=mail.seconds,
+    )
 
 
 _HOOKS = Hooks(
-    reply=_replied,
+    reply=metrics.replied,
     accept=metrics.accepted,
+    spooled=_spooled,
     judged=metrics.judged,
     limited=metrics.limited,
     session_opened=metrics.session_opened,
     session_closed=metrics.session_closed,
 )
-
-
-def _counted(spool: Spool) -> Callable[[Message, Sequence[Arrival]], Any]:
-    """Puts, and then counts and logs what was put."""
-
-    async def put(message: Message, arrivals: Sequence[Arrival]) -> int:
-        begun = time.monotonic()
-        message_id = await spool.put(message, arrivals)
-        accounts = [arrival.account for arrival in arrivals]
-        trusted = any(arrival.trusted for arrival in arrivals)
-        metrics.received(accounts, trusted=trusted, at=message.received_at)
-        logs.received(
-            message_id=message_id,
-            accounts=accounts,
-            applicant_ids=[arrival.applicant_id for arrival in arrivals],
-            trusted=trusted,
-            size=len(message.raw),
-            seconds=time.monotonic() - begun,
-        )
-        return message_id
-
-    return put

@@ -4,7 +4,7 @@ Times are epoch seconds and always given by the caller. Every method may raise S
 kept, and the same call may be made again. Every writing method returns only after its commit.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from apptrack_ingest.lifecycle import EarlyRule
@@ -71,8 +71,8 @@ class Spool(Protocol):
         the spool then does it with the first call that reaches it. SpoolError where this program cannot use it."""
 
     # -- receive
-    async def put(self, message: Message, arrivals: Sequence[Arrival]) -> int:
-        """Keeps a message and its applications (state received, due at once); returns the message's id, committed."""
+    def put(self, message: Message, arrivals: Sequence[Arrival]) -> Awaitable[int]:
+        """Keeps a message and its applications (state received, due at once); gives the message's id, committed."""
 
     # -- hand off
     async def claim(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from apptrack_ingest.trust import spf
 from apptrack_ingest.trust.cheap import Outcome, cheap_outcomes, network_of
@@ -135,5 +136,11 @@ def _needs(rules: Iterable[Rules]) -> _Needs:
 
 
 def _cheap(account: str | None, rules: Sequence[Rules], mail: Mail, now: float) -> list[Outcome]:
+    """One that trusts suffices, and is the last."""
     words = mail.tokens.get(account, frozenset())
-    return [outcome for each in rules for outcome in cheap_outcomes(each, mail.connection, words, now)]
+    outcomes = []
+    for outcome in chain.from_iterable(cheap_outcomes(each, mail.connection, words, now) for each in rules):
+        outcomes.append(outcome)
+        if outcome.trusted:
+            break
+    return outcomes

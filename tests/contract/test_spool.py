@@ -891,7 +891,7 @@ async def test_a_marked_time_is_remembered(spool: Spool, another: Opener) -> Non
 
 async def test_what_waits_is_committed_before_the_spool_closes_and_nothing_is_taken_after(another: Opener) -> None:
     closing, other = await another(), await another()
-    puts = [asyncio.create_task(closing.put(mail(), [Arrival("acme", n, True)])) for n in range(20)]
+    puts = [asyncio.ensure_future(closing.put(mail(), [Arrival("acme", n, True)])) for n in range(20)]
     await asyncio.sleep(0)
     await closing.close()
     await asyncio.gather(*puts)

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -138,9 +138,8 @@ class SqliteSpool(Decisions):
 
     # -- receive
 
-    async def put(self, message: Message, arrivals: Sequence[Arrival]) -> int:
-        message_id: int = await self._writer.add(Put(message, arrivals), len(message.raw))
-        return message_id
+    def put(self, message: Message, arrivals: Sequence[Arrival]) -> Awaitable[int]:
+        return self._writer.add(Put(message, arrivals), len(message.raw))
 
     # -- hand off
 

@@ -106,9 +106,9 @@ class GroupCommitter:
         result: T = await self._answer_to(operation, None, 0)
         return result
 
-    async def add(self, item: object, weight: int) -> Any:
+    def add(self, item: object, weight: int) -> asyncio.Future[Any]:
         """The same for an item that `together` does; `weight` are the bytes it has to write."""
-        return await self._answer_to(None, item, weight)
+        return self._answer_to(None, item, weight)
 
     def _answer_to(self, operation: Operation[Any] | None, item: object, weight: int) -> asyncio.Future[Any]:
         if self._closed:

@@ -224,9 +224,9 @@ class Intake:
         self.limited: list[Limit] = []
         self.opened = self.closed = 0
         hooks = Hooks(
-            reply=self.replies.append,
+            reply=lambda code: self.replies.append(str(code)),
             accept=self.accepted.append,
-            received=self.received.append,
+            spooled=lambda mail: self.received.extend(arrival.account or "" for arrival in mail.arrivals),
             limited=self.limited.append,
             session_opened=self._opened,
             session_closed=self._closed,

@@ -12,7 +12,7 @@ from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.deciding import Decider, Delivery
 from apptrack_ingest.receive.judging import TrustPolicy
 from apptrack_ingest.receive.policy import Directory, Limits
-from apptrack_ingest.receive.reception import Reception, trace_header
+from apptrack_ingest.receive.reception import Hooks, Reception, trace_header
 from apptrack_ingest.trust import Connection
 
 from .conftest import Judge
@@ -127,12 +127,15 @@ async def test_of_a_recipient_without_a_domain_nothing_is_logged(make_reception,
 
 async def test_past_the_deadline_the_answer_is_451_and_the_put_goes_on(make_reception, spool, mail):
     spool.gate = asyncio.Event()
-    reception = make_reception(put_timeout=0.01)
+    reception, told = make_reception(put_timeout=0.01), asyncio.Queue()
+    reception.hooks = Hooks(spooled=told.put_nowait)
     assert await reception.receive(delivery(mail)) is policy.TRY_LATER
-    assert spool.kept == []
+    assert spool.kept == [] and told.empty()
     spool.gate.set()
-    await asyncio.wait_for(spool.committed.wait(), 10)
+    counted = await asyncio.wait_for(told.get(), 10)
     assert spool.put_calls == len(spool.kept) == 1
+    ((message, arrivals),) = spool.kept
+    assert (counted.message_id, counted.size, counted.arrivals) == (1, len(message.raw), arrivals)
 
 
 async def test_a_put_that_fails_late_is_noted_by_type_alone(make_reception, spool, mail, caplog):
