@@ -40,18 +40,18 @@ class Authentication:
     """AUTH in one session. `user` is who proved to be who they are; None: nobody yet. `doorkeeper` counts the wrong
     passwords of the network of `peer`."""
 
-    def __init__(self, users: Users, ask: Ask, doorkeeper: Doorkeeper | None, peer: str) -> None:
+    def __init__(self, users: Users, doorkeeper: Doorkeeper | None, peer: str) -> None:
         self.user: str | None = None
         self._users = users
-        self._ask = ask
         self._doorkeeper = doorkeeper
         self._peer = peer
         self._wrong = 0
 
-    async def attempt(self, arg: str) -> Reply:
-        """The reply to AUTH with this argument; after TOO_MANY_LOGINS the session is to be ended."""
+    async def attempt(self, arg: str, ask: Ask) -> Reply:
+        """The reply to AUTH with this argument; after TOO_MANY_LOGINS the session is to be ended. `ask` is not kept, as it
+        is the session's: two that hold each other are left to the collector of garbage, at some cost for each mail."""
         try:
-            reply = await self._checked(await credentials(arg, self._ask))
+            reply = await self._checked(await credentials(arg, ask))
         except Refused as refused:
             reply = refused.reply
         if reply is not policy.WRONG_CREDENTIALS:

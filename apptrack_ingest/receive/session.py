@@ -59,7 +59,7 @@ class Session(Transaction):
         self._certificate: Certificate | None = None
         self._known: tuple[tuple[str | None, str | None, Certificate | None], Connection] | None = None
         doorkeeper = host.reception.decider.doorkeeper
-        self._auth = Authentication(host.users, self._ask, doorkeeper, self._believed_address)
+        self._auth = Authentication(host.users, doorkeeper, self._believed_address)
         self._commands = self._declared = 0
         self._over = False
         self._room: Share | None = None
@@ -254,7 +254,7 @@ class Session(Transaction):
 
     async def smtp_AUTH(self, arg: str | None) -> None:
         """RFC 4954, under TLS only."""
-        reply = self._refusal_of_auth() or await self._auth.attempt(arg or "")
+        reply = self._refusal_of_auth() or await self._auth.attempt(arg or "", self._ask)
         if reply in (policy.WRONG_CREDENTIALS, policy.TOO_MANY_LOGINS):
             self._host.reception.refused(reply, Limit.CREDENTIALS, self.connection)
         elif reply is policy.AUTH_BUSY:
