@@ -11,7 +11,7 @@ ZONE = {"acme.example": {"MX": ["10 mx.test.example."]}, "mx.test.example": {"A"
 
 def looked(deployment, *words, code):
     result = deployment.cli("doctor", "--json", *words, check=False)
-    assert result.returncode == code, result.stdout + result.stderr
+    assert result.exit_code == code, result.output
     return {one["check"]: one for one in json.loads(result.stdout)}
 
 

@@ -1,5 +1,7 @@
 """What idibu shows while the ATS is away, on real processes: an early status, put right by the delivery; and a pause's."""
 
+import time
+
 from apptrack_ingest.model import ReportState, State
 from apptrack_ingest.testing import an_email
 
@@ -56,11 +58,15 @@ def test_what_a_pause_keeps_waiting_is_told_after_its_time(deployment, sandbox, 
     opened = away(deployment)
     opened.touch()
     configured(deployment, 'report_waiting_after = "1s"')
-    server = deployment.start()
-    deployment.up(server)
+    intake = deployment.start("--only", "intake")
+    deployment.up(intake)
     deployment.cli("pause", "acme", "--reason", "moving house")
     deployment.send(an_email(7))
-    [early] = wait(sandbox.applicants, patience=150, why=deployment.log.read_text)
+    deployment.stop(intake)
+    [waits] = deployment.applications()
+    wait(lambda: time.time() > waits.received_at + 1.0)
+    server = deployment.start()  # a worker looks after what waits at its start, and then once a minute
+    [early] = wait(sandbox.applicants, why=deployment.log.read_text)
     assert early.error_message.startswith("not delivered yet, trying until ")
     deployment.cli("resume", "acme")
     wait(lambda: sandbox.applicants()[0].status == "success", why=deployment.log.read_text)

@@ -58,7 +58,7 @@ def test_a_postgresql_that_crashes_and_comes_back_costs_nothing(on_postgres, ser
     wait(lambda: on_postgres.page("/readyz")[0] == 503)
     assert json.loads(on_postgres.page("/readyz")[1])["failed"] == ["spool-not-writable"]
     assert on_postgres.page("/livez")[0] == 200
-    assert on_postgres.cli("list", check=False).returncode == 69
+    assert on_postgres.cli("list", check=False).exit_code == 69
     server_to_stop.start()
     wait(lambda: attempt(on_postgres, 12) == 250)
     wait(lambda: settled(on_postgres, {*range(1, 11), 12}), 180, on_postgres.log.read_text)

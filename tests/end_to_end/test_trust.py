@@ -115,7 +115,7 @@ def test_a_strangers_mail_is_held_explained_and_released(shared, tmp_path, wait)
     saved = tmp_path / "mail.eml"
     shared.cli("export", str(row.application_id), "-o", str(saved))
     explained = shared.cli("explain", str(saved), "--sender", "bounces@idibu.example", "--json", check=False)
-    assert explained.returncode != 0
+    assert explained.exit_code != 0
     told = json.loads(explained.stdout)
     assert (told["peer"], told["applicant_id"]) == (OUTSIDE, 1)
     assert told["found_out"] == shown["evidence"]
