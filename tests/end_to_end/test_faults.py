@@ -143,9 +143,10 @@ def dialogue(port: int, *lines: bytes) -> socket.socket:
 TO_DATA = (b"EHLO x.example", b"MAIL FROM:<a@b.example>", b"RCPT TO:<applications@acme.example>", b"DATA")
 
 
-def test_peers_that_leave_leave_nothing_half_stored_and_nothing_twice(deployment, wait):
+def test_a_second_supervisor_is_refused_and_peers_that_leave_leave_nothing_half_stored_or_twice(deployment, wait):
     server = deployment.start()
     deployment.up(server)
+    second = deployment.start()  # waits for half a minute whether the first ends
     mail = an_email(1)
     with dialogue(deployment.port, *TO_DATA) as peer:
         peer.sendall(mail[: len(mail) // 2])
@@ -157,6 +158,9 @@ def test_peers_that_leave_leave_nothing_half_stored_and_nothing_twice(deployment
     wait(lambda: len(deployment.applications()) == 3)
     wait(lambda: deployment.states() == {"delivered": 1, "duplicate": 2})
     assert list(deployment.candidates()) == [1]
+    assert second.wait(90) == 1
+    assert "another apptrack-ingest runs" in deployment.log.read_text()
+    assert deployment.greeted()
 
 
 def all_command_lines() -> str:
@@ -198,12 +202,3 @@ def test_the_hash_is_nowhere(deployment, secret_hash, wait):
     for private in ("Very Private", "private@example.com"):
         assert private not in log and private not in metrics
     assert secret_hash not in command_lines
-
-
-def test_a_second_supervisor_is_refused(deployment):
-    server = deployment.start()
-    deployment.up(server)
-    second = deployment.start()
-    assert second.wait(90) == 1
-    assert "another apptrack-ingest runs" in deployment.log.read_text()
-    assert deployment.greeted()

@@ -14,8 +14,8 @@ from apptrack_ingest.spool.contract import Filter
 from apptrack_ingest.testing import an_email
 
 
-@pytest.fixture
-def server_to_stop():
+@pytest.fixture(scope="module")
+def server_of_ours():
     """A PostgreSQL that nobody else uses."""
     server = own()
     yield server
@@ -23,7 +23,15 @@ def server_to_stop():
 
 
 @pytest.fixture
-def on_postgres(deployment, server_to_stop: Server):
+def server_to_stop(server_of_ours: Server):
+    """The same; it runs when the next test begins."""
+    yield server_of_ours
+    server_of_ours.stop(immediate=True)
+    server_of_ours.start()
+
+
+@pytest.fixture
+def on_postgres(server_to_stop: Server, deployment):
     deployment.spool = server_to_stop.url(server_to_stop.make())
     deployment.smtp = 'commit_timeout = "8s"\n'
     return deployment

@@ -63,7 +63,7 @@ def test_all_of_them_take_mail_on_one_address(several, wait):
     assert {line["role"] for line in lines(several, "drained")} >= set(INTAKES)
 
 
-def test_mail_is_taken_while_one_of_them_is_dead(several, wait):
+def test_mail_is_taken_while_one_of_them_is_dead_and_none_outlives_its_supervisor(several, wait):
     process = several.start()
     several.up(process)
     wait(lambda: ready(several))
@@ -75,12 +75,6 @@ def test_mail_is_taken_while_one_of_them_is_dead(several, wait):
     wait(lambda: lines(several, "process ended unexpectedly, starting again"))
     several.send(an_email(2010))
     wait(lambda: ready(several) and several.metric('apptrack_process_restarts_total{role="intake-1"}') == 1)
-    assert several.stop(process) == 0
-
-
-def test_none_outlives_its_supervisor(several, wait):
-    process = several.start()
-    several.up(process)
     left = children(process)
     assert len(left) >= 3
     process.kill()
