@@ -291,6 +291,15 @@ def deployment_on_each(request: pytest.FixtureRequest, deployment: Deployment) -
     return deployment
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def each_spool(request: pytest.FixtureRequest) -> str | None:
+    """Where the spool is of a deployment that a module's tests share: on each database there is."""
+    if request.param == "sqlite":
+        return None
+    server: Server = request.getfixturevalue("postgres_server")
+    return server.url(server.make())
+
+
 @pytest.fixture(scope="module")
 def deploy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Deployment]]:
     """Makes deployments that the tests of a module share, where starting one for each would tell nothing more."""

@@ -131,9 +131,9 @@ async def test_one_forbidden_applicant_does_not_pause_the_account(world):
     await world.work()
     assert await world.spool.pauses() == []
     assert len(world.sandbox.applicants("acme")) == 5
-    for _ in range(25 * 2):
+    for _ in range(25 * 12):
         await world.receive("acme")
-        await world.pass_time(HOUR / 2, step=600)
+        await world.pass_time(300, step=300)
     states = {row.applicant_id: row.report for row in await world.rows()}
     assert states.pop(odd) is ReportState.REFUSED
     assert set(states.values()) == {ReportState.CONFIRMED}

@@ -37,24 +37,16 @@ def test_from_smtp_to_idibu(deployment_on_each, sandbox, wait):
 # --- one running service, in which each test has applicants of its own --------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def spool(request):
-    """Where the spool is: the same promises, whatever it is in."""
-    if request.param == "sqlite":
-        return None
-    server = request.getfixturevalue("postgres_server")
-    return server.url(server.make())
-
-
 @pytest.fixture(scope="module")
-def idibu(spool, tmp_path_factory):
+def idibu(each_spool, tmp_path_factory):
     with ScriptedIdibu({HASH: "acme", OTHER_HASH: "counted"}, tmp_path_factory.mktemp("idibu") / "calls") as idibu:
         yield idibu
 
 
 @pytest.fixture(scope="module")
-def service(spool, idibu, tmp_path_factory):
-    service = Deployment(tmp_path_factory.mktemp("service"), idibu.base_url, spool=spool)
+def service(each_spool, idibu, tmp_path_factory):
+    """The same promises, whatever the spool is in."""
+    service = Deployment(tmp_path_factory.mktemp("service"), idibu.base_url, spool=each_spool)
     service.account("beta", client_id=7, recipients=["beta.example"])
     service.account("counted", hash=OTHER_HASH, recipients=["counted.example"], reporting=True)
     configure(service)
