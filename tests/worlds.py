@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 
+from prepared import prepared
 from pydantic import SecretStr
 
 from apptrack_ingest.idibu.sandbox import Sandbox
@@ -46,7 +47,7 @@ class World:
 
     def __init__(self, tmp_path, sandbox: Sandbox, **handlers) -> None:
         self.clock = MovedClock()
-        self.spool = open_spool(tmp_path / "spool.sqlite3", clock=self.clock.now)
+        self.spool = open_spool(prepared(tmp_path / "spool.sqlite3"), clock=self.clock.now)
         self.sandbox = sandbox
         self.handlers = {name: handlers.get(name) or RecordingHandler() for name in ("acme", "beta")}
         self.reporter = Reporter()

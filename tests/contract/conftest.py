@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from postgres import postgres_server, shared
+from prepared import prepared
 
 from apptrack_ingest.spool import postgres, sqlite
 from apptrack_ingest.spool.contract import Spool
@@ -25,7 +26,8 @@ Database = Callable[[Path], AbstractAsyncContextManager[Opener]]
 
 @contextmanager
 def sqlite_in(directory: Path) -> Iterator[Callable[[], Spool]]:
-    yield lambda: sqlite.open_spool(directory / "data" / "spool.sqlite3", clock=lambda: 5000.0)
+    database = prepared(directory / "data" / "spool.sqlite3")
+    yield lambda: sqlite.open_spool(database, clock=lambda: 5000.0)
 
 
 @contextmanager

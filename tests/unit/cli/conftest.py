@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from prepared import prepared
 
 from apptrack_ingest.cli import main
 from apptrack_ingest.lifecycle import Event, report_of
@@ -68,7 +69,7 @@ class House:
         """Runs `work` on the opened spool."""
 
         async def opened() -> Any:
-            spool = open_spool(self.data / "spool.sqlite3")
+            spool = open_spool(prepared(self.data / "spool.sqlite3"))
             try:
                 return await work(spool)
             finally:
