@@ -252,7 +252,7 @@ class Factory:
         sweeping = asyncio.create_task(self._report_waiting())
         await self._receive()
         while not self._over():
-            assert asyncio.get_running_loop().time() < HORIZON, self._waiting()
+            assert asyncio.get_running_loop().time() < HORIZON, (self._waiting(), self._in_work())
             await asyncio.sleep(5.0)
         await trouble
         sweeping.cancel()
@@ -299,11 +299,15 @@ class Factory:
 
     def _over(self) -> bool:
         due = [one for one in self.model.reports.values() if one.state is ReportState.DUE]
-        return len(self.model.applications) > 0 and not self._waiting() and not due
+        return len(self.model.applications) > 0 and not self._waiting() and not due and not self._in_work()
+
+    def _in_work(self) -> list[Any]:
+        """What somebody holds: also a report that another took the place of while its worker died, until that is noticed."""
+        return [row for row in (*self.model.applications.values(), *self.model.reports.values()) if row.in_work]
 
     def _check(self) -> None:
         assert not self.wrongs.found, sorted(set(self.wrongs.found))
-        assert not any(row.in_work for row in (*self.model.applications.values(), *self.model.reports.values()))
+        assert not self._in_work()
         if not self.kills and not self.faults:
             assert not [one for one in self.model.attempts if one.record.code == "no-verdict"], "a live lease ran out"
         for row in self.model.applications.values():
