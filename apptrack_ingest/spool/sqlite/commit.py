@@ -63,7 +63,7 @@ class _Job:
 
 
 @dataclass(slots=True)
-class _Alone:
+class _NoNeighbours:
     """No surroundings, for a writer without neighbours."""
 
     def turn(self) -> AbstractContextManager[None]:
@@ -91,7 +91,7 @@ class GroupCommitter:
     ) -> None:
         self._connect = connect
         self._together = together
-        self._around = around or _Alone()
+        self._around = around or _NoNeighbours()
         self._connection: sqlite3.Connection | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -198,27 +198,27 @@ class GroupCommitter:
         with self._around.turn():
             connection.execute("BEGIN IMMEDIATE")
             if added:
-                self._run_together(connection, added)
+                self._run_together(connection, added, alone=len(added) == len(jobs))
             for job in jobs:
                 if job.operation is not None:
-                    _in_savepoint(connection, job, job.operation)
+                    _run_for(connection, job, job.operation, alone=len(jobs) == 1)
             connection.execute("COMMIT")
         for job in jobs:
             job.done = job.error is None
         self._around.committed(connection, len(jobs))
 
-    def _run_together(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _run_together(self, connection: sqlite3.Connection, jobs: list[_Job], *, alone: bool) -> None:
         """All at once; where one of them is at fault, each by itself."""
         together = self._together
         assert together is not None
         whole = _Job(None, None, 0, jobs[0].loop, jobs[0].future)
-        _in_savepoint(connection, whole, lambda c: together.run(c, [job.item for job in jobs]))
+        _run_for(connection, whole, lambda c: together.run(c, [job.item for job in jobs]), alone=alone)
         if whole.error is None:
             for job, result in zip(jobs, whole.result, strict=True):
                 job.result = result
             return
         for job in jobs:
-            _in_savepoint(connection, job, lambda c, job=job: together.run(c, [job.item])[0])  # type: ignore[misc]
+            _run_for(connection, job, lambda c, job=job: together.run(c, [job.item])[0], alone=False)  # type: ignore[misc]
 
     def _undo(self, error: BaseException) -> None:
         """Rolls back; after anything but a lock the connection is made anew, for its state is not known for certain."""
@@ -236,9 +236,11 @@ class GroupCommitter:
             self._connection = None
 
 
-def _in_savepoint(connection: sqlite3.Connection, job: _Job, operation: Operation[Any]) -> None:
-    """Runs an operation for a job; what is its own fault undoes it alone."""
-    connection.execute("SAVEPOINT operation")
+def _run_for(connection: sqlite3.Connection, job: _Job, operation: Operation[Any], *, alone: bool) -> None:
+    """Runs an operation for a job; what is its own fault undoes it alone: by a savepoint, or the whole transaction where
+    that is its own. Every statement makes the thread wait anew for the interpreter's lock."""
+    if not alone:
+        connection.execute("SAVEPOINT operation")
     try:
         job.result = operation(connection)
     except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError, MemoryError) as fault:
@@ -247,9 +249,13 @@ def _in_savepoint(connection: sqlite3.Connection, job: _Job, operation: Operatio
         job.error = fault
     except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the caller of this one operation
         job.error = error
-    if job.error is not None:
-        connection.execute("ROLLBACK TO operation")
-    connection.execute("RELEASE operation")
+    if not alone:
+        if job.error is not None:
+            connection.execute("ROLLBACK TO operation")
+        connection.execute("RELEASE operation")
+    elif job.error is not None:
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
 
 
 def _fail(jobs: Sequence[_Job], error: BaseException) -> None:

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import chain
 from types import MappingProxyType
 
@@ -21,18 +22,15 @@ Kept = tuple[Message, Sequence[Arrival], int | None, Place | None]
 """A message, its applications, the checksum of its body, and where that is already (None: it goes to the database)."""
 
 _MESSAGE = (
-    "INSERT INTO messages"
-    " (id, received_at, sender, recipients, peer, helo, smtputf8, size, sha256, evidence, warnings, crc32) VALUES "
+    "messages (received_at, sender, recipients, peer, helo, smtputf8, size, sha256, evidence, warnings, crc32)"
 )
-_BODY = "INSERT INTO bodies (message_id, raw) VALUES "
-_STORED = "INSERT INTO stored (message_id, segment, start, size) VALUES "
-_APPLICATION = (
-    "INSERT INTO applications (message_id, account, applicant_id, trusted, trust_note, received_at, due_at) VALUES "
-)
+_BODY = "bodies (message_id, raw)"
+_STORED = "stored (message_id, segment, start, size)"
+_APPLICATION = "applications (message_id, account, applicant_id, trusted, trust_note, received_at, due_at)"
 
-_ROWS_AT_ONCE = (32, 8, 1)
-"""Rows of one statement: few sizes, so that each is prepared once. Every statement makes the thread wait anew for the
-interpreter's lock, which the event loop holds most of the time."""
+_ROWS_AT_ONCE = (1, 2, 4, 8, 16, 32)
+"""Rows of one statement: few sizes, so that each is prepared once; what is missing to one is left empty. Every statement
+makes the thread wait anew for the interpreter's lock, which the event loop holds most of the time."""
 
 
 def put(connection: sqlite3.Connection, message: Message, arrivals: Sequence[Arrival]) -> int:
@@ -46,10 +44,10 @@ def put_all(connection: sqlite3.Connection, kept: Sequence[Kept]) -> list[int]:
     The digest of a body stays out: to compute it takes longer than all the rest. `digest` does when somebody asks for it,
     and at the latest when the body is erased.
     """
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
-    ids = list(range(first := (row[0] if row else 0) + 1, first + len(kept)))
+    # AUTOINCREMENT counts up by one, and nobody else writes in between.
+    last = _insert(connection, _MESSAGE, [_row(message, crc32) for message, _, crc32, _ in kept])
+    ids = range(last - len(kept) + 1, last + 1)
     numbered = list(zip(ids, kept, strict=True))
-    _insert(connection, _MESSAGE, [_row(i, message, crc32) for i, (message, _, crc32, _) in numbered])
     _insert(connection, _BODY, [(i, message.raw) for i, (message, _, _, place) in numbered if place is None])
     _insert(connection, _STORED, [(i, *place) for i, (_, _, _, place) in numbered if place is not None])
     _insert(
@@ -61,13 +59,12 @@ def put_all(connection: sqlite3.Connection, kept: Sequence[Kept]) -> list[int]:
             for a in arrivals
         ],
     )
-    return ids
+    return list(ids)
 
 
-def _row(message_id: int, message: Message, crc32: int | None) -> tuple[object, ...]:
+def _row(message: Message, crc32: int | None) -> tuple[object, ...]:
     envelope = message.envelope
     return (
-        message_id,
         message.received_at,
         envelope.sender,
         json.dumps(envelope.recipients),
@@ -82,13 +79,25 @@ def _row(message_id: int, message: Message, crc32: int | None) -> tuple[object, 
     )
 
 
-def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]]) -> None:
-    at = 0
-    while at < len(rows):
-        number = next(size for size in _ROWS_AT_ONCE if size <= len(rows) - at)
-        values = f"({', '.join('?' * len(rows[0]))})"
-        connection.execute(into + ", ".join([values] * number), list(chain.from_iterable(rows[at : at + number])))
-        at += number
+def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]]) -> int:
+    """Inserts rows whose first value is never NULL; returns the last one's id, 0 where there is none."""
+    most, last = _ROWS_AT_ONCE[-1], 0
+    for at in range(0, len(rows), most):
+        some = rows[at : at + most]
+        number = next(size for size in _ROWS_AT_ONCE if size >= len(some))
+        empty = (None,) * len(some[0]) * (number - len(some))
+        done = connection.execute(_statement(into, len(some[0]), number), [*chain.from_iterable(some), *empty])
+        last = done.lastrowid or 0
+    return last
+
+
+@cache
+def _statement(into: str, columns: int, number: int) -> str:
+    values = f"({', '.join('?' * columns)})"
+    if number == 1:
+        return f"INSERT INTO {into} VALUES {values}"  # noqa: S608 - only our own constants
+    many = ", ".join([values] * number)
+    return f"INSERT INTO {into} SELECT * FROM (VALUES {many}) WHERE column1 IS NOT NULL"  # noqa: S608 - the same
 
 
 def digest(connection: sqlite3.Connection, message_id: int) -> str:
