@@ -101,6 +101,13 @@ def _connect(database: Path) -> sqlite3.Connection:
     return connect(database, BUSY_SECONDS)
 
 
+def _connect_to_write(database: Path) -> sqlite3.Connection:
+    """What it takes to undo one operation of many stays in memory (16 pages are enough for SQLite to make a file for it)."""
+    connection = _connect(database)
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
 class SqliteSpool(Decisions):
     """The spool contract on SQLite; see `contract.Spool` for every method's meaning."""
 
@@ -110,7 +117,7 @@ class SqliteSpool(Decisions):
         self._hints = Hints(database.parent / "hints")
         self._puts = Puts(directory, self._hints.send)
         self._around = Around(database, lambda: _connect(database))
-        self._writer = GroupCommitter(lambda: _connect(database), together=self._puts, around=self._around)
+        self._writer = GroupCommitter(lambda: _connect_to_write(database), together=self._puts, around=self._around)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
         self._reading: sqlite3.Connection | None = None
         self._closed = False
