@@ -21,9 +21,7 @@ NO_DIGESTS: Mapping[int, str] = MappingProxyType({})
 Kept = tuple[Message, Sequence[Arrival], int | None, Place | None]
 """A message, its applications, the checksum of its body, and where that is already (None: it goes to the database)."""
 
-_MESSAGE = (
-    "messages (received_at, sender, recipients, peer, helo, smtputf8, size, sha256, evidence, warnings, crc32)"
-)
+_MESSAGE = "messages (received_at, sender, recipients, peer, helo, smtputf8, size, sha256, evidence, warnings, crc32)"
 _BODY = "bodies (message_id, raw)"
 _STORED = "stored (message_id, segment, start, size)"
 _APPLICATION = "applications (message_id, account, applicant_id, trusted, trust_note, received_at, due_at)"
