@@ -47,36 +47,36 @@ def backlog(connection: sqlite3.Connection, *, now: float) -> Backlog:
 
 
 # What has to wait for another of its applicant is not due, or a worker would make room for it in vain; so it is with what
-# there is no room for. What is paused is due when the pause ends.
-_FIRST = f"""
-{hand_off.QUEUES}, firsts (account, due_at) AS (
-    SELECT q.account, (SELECT a.due_at FROM applications a INDEXED BY applications_front
-                       WHERE coalesce(a.account, '') = q.account AND min(a.crashes, 1) = :solo
+# there is no room for. What is paused is due when the pause ends. All in one statement: each would begin a transaction of
+# its own.
+_NEXT = f"""
+{hand_off.QUEUES}, firsts (account, solo, due_at) AS (
+    SELECT q.account, s.value, (SELECT a.due_at FROM applications a INDEXED BY applications_front
+                       WHERE coalesce(a.account, '') = q.account AND min(a.crashes, 1) = s.value
                          AND (a.trusted OR a.vouched) = b.value AND {hand_off.FREE}
                        ORDER BY a.due_at, a.id LIMIT 1)
-    FROM queues q CROSS JOIN json_each(:believed) b
-    WHERE q.account IS NOT NULL AND q.account NOT IN (SELECT value FROM json_each(:full))
-)
-SELECT min(max(f.due_at, coalesce(p.until, f.due_at)))
-FROM firsts f LEFT JOIN pauses p ON p.account = f.account AND p.stage = 'hand-off'
-WHERE p.account IS NULL OR p.until IS NOT NULL
-"""  # noqa: S608 - only our own constants
-
-_FIRST_REPORT = f"""
-WITH firsts (account, due_at) AS (
+    FROM queues q CROSS JOIN (SELECT 0 AS value UNION ALL SELECT 1) s
+        CROSS JOIN (SELECT 1 AS value UNION ALL SELECT 0 WHERE :untrusted) b
+    WHERE q.account IS NOT NULL AND (:full = '[]' OR q.account NOT IN (SELECT value FROM json_each(:full)))
+), hand_offs (solo, due_at) AS (
+    SELECT f.solo, max(f.due_at, coalesce(p.until, f.due_at))
+    FROM firsts f LEFT JOIN pauses p ON p.account = f.account AND p.stage = 'hand-off'
+    WHERE p.account IS NULL OR p.until IS NOT NULL
+), first_reports (account, due_at) AS (
     SELECT w.value, (SELECT r.due_at FROM reports r INDEXED BY reports_due
                      WHERE r.account = w.value AND {reports.FREE} ORDER BY r.due_at, r.id LIMIT 1)
     FROM json_each(:accounts) w
 )
-SELECT min(max(f.due_at, coalesce(p.until, f.due_at)))
-FROM firsts f LEFT JOIN pauses p ON p.account = f.account AND p.stage = 'report'
-WHERE p.account IS NULL OR p.until IS NOT NULL
+SELECT min(due_at) FILTER (WHERE solo = 0), min(due_at) FILTER (WHERE solo = 1), (
+    SELECT min(max(f.due_at, coalesce(p.until, f.due_at)))
+    FROM first_reports f LEFT JOIN pauses p ON p.account = f.account AND p.stage = 'report'
+    WHERE p.account IS NULL OR p.until IS NOT NULL
+), (
+    SELECT min(lease_until)
+    FROM (SELECT lease_until FROM applications INDEXED BY applications_in_attempt WHERE in_attempt = 1
+          UNION ALL SELECT lease_until FROM reports INDEXED BY reports_in_attempt WHERE in_attempt = 1)
+) FROM hand_offs
 """  # noqa: S608 - only our own constants
-
-_LEASE_END = """
-SELECT min(lease_until) FROM (SELECT lease_until FROM applications INDEXED BY applications_in_attempt WHERE in_attempt = 1
-                              UNION ALL SELECT lease_until FROM reports INDEXED BY reports_in_attempt WHERE in_attempt = 1)
-"""
 
 
 def next_due(
@@ -88,15 +88,10 @@ def next_due(
     untrusted: bool = True,
 ) -> Due:
     """When something becomes due."""
-    queues = {"full": json.dumps(list(full)), "believed": "[1, 0]" if untrusted else "[1]"}
-
-    def first(sql: str, **values: object) -> float | None:
-        at: float | None = connection.execute(sql, values).fetchone()[0]
-        return at
-
-    return Due(
-        hand_off=first(_FIRST, solo=0, **queues),
-        solo=first(_FIRST, solo=1, **queues),
-        report=first(_FIRST_REPORT, now=now, accounts=json.dumps(list(accounts))),
-        lease_end=first(_LEASE_END),
-    )
+    values = {
+        "now": now,
+        "accounts": json.dumps(list(accounts)),
+        "full": json.dumps(list(full)),
+        "untrusted": untrusted,
+    }
+    return Due(*connection.execute(_NEXT, values).fetchone())
