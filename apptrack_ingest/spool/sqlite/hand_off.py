@@ -36,10 +36,13 @@ WITH RECURSIVE queues (account) AS (
 )
 """  # noqa: S608 - only our own constants
 
+# How much is in work of an account is found by a step into the index, too.
 _OPEN = f"""
 {QUEUES}
-SELECT account FROM queues WHERE account IS NOT NULL AND account NOT IN (SELECT value FROM json_each(:full))
-  AND account NOT IN (SELECT account FROM pauses WHERE stage = 'hand-off' AND (until IS NULL OR until > :now))
+SELECT account, (SELECT count(*) FROM applications o INDEXED BY applications_in_attempt
+                 WHERE o.in_attempt = 1 AND o.account IS nullif(q.account, '')) AS busy
+FROM queues q WHERE account IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM pauses p WHERE p.account = q.account AND p.stage = 'hand-off' AND (p.until IS NULL OR p.until > :now))
 """  # noqa: S608 - only our own constants
 
 _QUEUE = f"""
@@ -47,11 +50,6 @@ SELECT a.id, :account AS account, a.due_at, :believed AS believed FROM applicati
 WHERE coalesce(a.account, '') = :account AND min(a.crashes, 1) = :solo AND (a.trusted OR a.vouched) = :believed
   AND {FREE} AND a.due_at <= :now ORDER BY a.due_at, a.id
 """  # noqa: S608 - only our own constants
-
-_BUSY = """
-SELECT coalesce(account, '') AS account, count(*) FROM applications INDEXED BY applications_in_attempt
-WHERE in_attempt = 1 GROUP BY 1
-"""
 
 _TAKE = """
 UPDATE applications SET lease_worker = :worker, lease_token = lease_token + 1, lease_until = :until,
@@ -72,10 +70,10 @@ def claim(
     solo: bool = False,
 ) -> list[Claim]:
     """Takes due applications and counts an attempt of each; the accounts take turns (turns.in_turn)."""
-    busy = dict(connection.execute(_BUSY).fetchall())
+    busy = dict(connection.execute(_OPEN, {"now": now}).fetchall())
     share = Share(min(limit, 1) if solo else limit, busy, room, untrusted)
-    accounts = connection.execute(_OPEN, {"full": json.dumps(share.full()), "now": now}).fetchall()
-    queues = [_queue(connection, row["account"], solo=solo, now=now) for row in accounts]
+    full = share.full()
+    queues = [_queue(connection, account, solo=solo, now=now) for account in busy if account not in full]
     return [_take(connection, row["id"], worker, now, lease) for row in in_turn(queues, share)]
 
 
@@ -118,75 +116,74 @@ def delivered_before(connection: sqlite3.Connection, account: str, applicant_id:
 
 def settle(connection: sqlite3.Connection, claim: Claim, settlement: Settlement, *, now: float) -> None:
     """Ends the attempt, moves the application on and makes the report due, all in one transaction."""
-    row = connection.execute(
-        "SELECT state FROM applications WHERE id = ? AND lease_token = ? AND in_attempt = 1",
-        (claim.application_id, claim.token),
-    ).fetchone()
+    row = connection.execute(_HELD, (claim.application_id, claim.token)).fetchone()
     if row is None:
         raise LeaseLost(f"application {claim.application_id}: the lease with token {claim.token} is no longer held")
     state = after(State(row["state"]), settlement.event)
     if settlement.report is not None:
         # Before the state: what has still to be reported is not finished (flat.FINISHED).
         reports.insert(connection, claim.application_id, settlement.report, now)
-    _move(connection, claim, settlement, state, now)
-    if settlement.trust is not None:
-        connection.execute(
-            "UPDATE applications SET trusted = ?, trust_note = ? WHERE id = ?",
-            (*settlement.trust, claim.application_id),
-        )
-    if settlement.facts is not None:
-        keep_facts(connection, claim.application_id, settlement.facts, settlement.applicant_id)
+    _change(connection, row, _after(row, settlement, state, now))
     if settlement.early is not None and state is State.RECEIVED:
         early.report_failed(connection, claim.application_id, settlement.early, now)
     end_attempt(connection, claim.application_id, claim.token, settlement.code, settlement.detail, now)
 
 
-def _move(connection: sqlite3.Connection, claim: Claim, settlement: Settlement, state: State, now: float) -> None:
-    waits, delivered = state is State.RECEIVED, state is State.DELIVERED
-    connection.execute(
-        "UPDATE applications SET state = :state, reason = :reason, code = :code, detail = :detail, due_at = :due_at,"
-        " settled_at = :settled_at, in_attempt = 0, lease_worker = NULL, lease_until = NULL,"
-        " crashes = CASE WHEN :counts THEN 0 ELSE crashes END, attempts = attempts - (NOT :counts),"
-        " remote_id = coalesce(:remote_id, remote_id), duplicate_of = :duplicate_of,"
-        " applicant_id = coalesce(:applicant_id, applicant_id),"
-        " delivered_at = CASE WHEN :delivered THEN :now ELSE delivered_at END,"
-        " again = CASE WHEN :waits THEN again ELSE 0 END WHERE id = :id",
-        {
-            "state": state,
-            "reason": settlement.reason,
-            "code": settlement.code,
-            "detail": settlement.detail,
-            "due_at": (settlement.due_at if settlement.due_at is not None else now) if waits else None,
-            "settled_at": None if waits else now,
-            "counts": settlement.counts,
-            "remote_id": settlement.remote_id,
-            "duplicate_of": settlement.duplicate_of,
-            "applicant_id": settlement.applicant_id,
-            "delivered": delivered,
-            "waits": waits,
-            "now": now,
-            "id": claim.application_id,
-        },
-    )
+_HELD = "SELECT * FROM applications WHERE id = ? AND lease_token = ? AND in_attempt = 1"
+
+
+def _after(row: sqlite3.Row, settlement: Settlement, state: State, now: float) -> dict[str, object]:
+    """What a settlement leaves in an application's row."""
+    waits, applicant_id = state is State.RECEIVED, settlement.applicant_id
+    columns = {
+        "state": state,
+        "reason": settlement.reason,
+        "code": settlement.code,
+        "detail": settlement.detail,
+        "due_at": (settlement.due_at if settlement.due_at is not None else now) if waits else None,
+        "settled_at": None if waits else now,
+        "in_attempt": 0,
+        "lease_worker": None,
+        "lease_until": None,
+        "crashes": 0 if settlement.counts else row["crashes"],
+        "attempts": row["attempts"] - (not settlement.counts),
+        "remote_id": row["remote_id"] if settlement.remote_id is None else settlement.remote_id,
+        "duplicate_of": settlement.duplicate_of,
+        "applicant_id": row["applicant_id"] if applicant_id is None else applicant_id,
+        "delivered_at": now if state is State.DELIVERED else row["delivered_at"],
+        "again": row["again"] if waits else 0,
+    }
+    if settlement.trust is not None:
+        columns |= zip(("trusted", "trust_note"), settlement.trust, strict=True)
+    return columns if settlement.facts is None else columns | _columns(settlement.facts)
+
+
+def _change(connection: sqlite3.Connection, row: sqlite3.Row, columns: Mapping[str, object]) -> None:
+    """Sets what differs from the row. SQLite writes every index anew that has a column which is named, changed or not."""
+    changed = {name: value for name, value in columns.items() if row[name] != value}
+    if not changed:
+        return
+    setting = ", ".join(f"{name} = :{name}" for name in changed)
+    connection.execute(f"UPDATE applications SET {setting} WHERE id = :id", {**changed, "id": row["id"]})  # noqa: S608 - our names
+
+
+def _columns(facts: Facts) -> dict[str, object]:
+    return {
+        "client_reference": facts.client_reference,
+        "candidate_name": facts.candidate_name,
+        "candidate_email": facts.candidate_email,
+        "job_title": facts.job_title,
+        "portal_name": facts.portal_name,
+        "content_digest": facts.content_digest,
+        "warnings": json.dumps(facts.warnings),
+    }
 
 
 def keep_facts(connection: sqlite3.Connection, application_id: int, facts: Facts, applicant_id: int | None) -> None:
     """Replaces what was derived from the mail; an applicant id already there stays when the mail names none."""
-    connection.execute(
-        "UPDATE applications SET client_reference = ?, candidate_name = ?, candidate_email = ?, job_title = ?,"
-        " portal_name = ?, content_digest = ?, warnings = ?, applicant_id = coalesce(?, applicant_id) WHERE id = ?",
-        (
-            facts.client_reference,
-            facts.candidate_name,
-            facts.candidate_email,
-            facts.job_title,
-            facts.portal_name,
-            facts.content_digest,
-            json.dumps(facts.warnings),
-            applicant_id,
-            application_id,
-        ),
-    )
+    row = connection.execute("SELECT * FROM applications WHERE id = ?", (application_id,)).fetchone()
+    known = {} if applicant_id is None else {"applicant_id": applicant_id}
+    _change(connection, row, _columns(facts) | known)
 
 
 def end_attempt(

@@ -1,6 +1,5 @@
 """Reports as work: made due with an outcome, claimed, settled, superseded by a newer outcome."""
 
-import json
 import sqlite3
 from collections.abc import Collection
 
@@ -14,21 +13,12 @@ from apptrack_ingest.spool.turns import Share, in_turn
 def insert(connection: sqlite3.Connection, application_id: int, report: Report, now: float) -> None:
     """Makes a report due; whatever earlier one of the applicant is not confirmed is superseded by it. Without an account
     there is nobody to tell."""
-    row = connection.execute("SELECT account FROM applications WHERE id = ?", (application_id,)).fetchone()
-    account = row["account"]
-    if account is None:
-        return
-    connection.execute(
-        "UPDATE reports INDEXED BY reports_open SET state = 'superseded', due_at = NULL, settled_at = ?"
-        " WHERE account = ? AND applicant_id = ? AND state IN ('due', 'refused', 'failed')",
-        (now, account, report.applicant_id),
-    )
+    connection.execute(_SUPERSEDE, (now, application_id, report.applicant_id))
     connection.execute(
         "INSERT INTO reports (application_id, account, applicant_id, status, remote_id, error_message, date_processed,"
-        " created_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " created_at, due_at) SELECT id, account, ?, ?, ?, ?, ?, ?, ? FROM applications"
+        " WHERE id = ? AND account IS NOT NULL",
         (
-            application_id,
-            account,
             report.applicant_id,
             report.status,
             report.remote_id,
@@ -36,9 +26,16 @@ def insert(connection: sqlite3.Connection, application_id: int, report: Report, 
             report.date_processed,
             now,
             now,
+            application_id,
         ),
     )
 
+
+_SUPERSEDE = """
+UPDATE reports INDEXED BY reports_open SET state = 'superseded', due_at = NULL, settled_at = ?
+WHERE account = (SELECT a.account FROM applications a WHERE a.id = ?) AND applicant_id = ?
+  AND state IN ('due', 'refused', 'failed')
+"""
 
 # A report waits while an older one of its applicant is under way: two in flight could arrive in the wrong order.
 FREE = """
@@ -48,10 +45,7 @@ r.state = 'due' AND r.in_attempt = 0
                     AND o.id <> r.id AND o.in_attempt = 1 AND o.lease_until > :now)
 """
 
-_OPEN = """
-SELECT DISTINCT value AS account FROM json_each(:accounts) WHERE value NOT IN (
-    SELECT account FROM pauses WHERE stage = 'report' AND (until IS NULL OR until > :now))
-"""
+_PAUSED = "SELECT account FROM pauses WHERE stage = 'report' AND (until IS NULL OR until > ?)"
 
 _QUEUE = f"""
 SELECT r.id, r.account, r.due_at, 1 AS believed FROM reports r INDEXED BY reports_due
@@ -74,8 +68,9 @@ def claim(
 ) -> list[ReportClaim]:
     """Takes due reports and counts an attempt of each; the accounts take turns (turns.in_turn)."""
     share = Share(limit, dict(connection.execute(_BUSY).fetchall()), {})
-    wanted = connection.execute(_OPEN, {"accounts": json.dumps(list(accounts)), "now": now}).fetchall()
-    queues = [connection.execute(_QUEUE, {"account": row["account"], "now": now}) for row in wanted]
+    paused = {row["account"] for row in connection.execute(_PAUSED, (now,))}
+    wanted = [account for account in dict.fromkeys(accounts) if account not in paused]
+    queues = [connection.execute(_QUEUE, {"account": account, "now": now}) for account in wanted]
     return [_take(connection, row["id"], worker, now, lease) for row in in_turn(queues, share)]
 
 
