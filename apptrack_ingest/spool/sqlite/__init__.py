@@ -7,7 +7,6 @@ import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,13 +41,14 @@ from apptrack_ingest.spool.sqlite import (
     untrusted,
 )
 from apptrack_ingest.spool.sqlite.around import Around, removed
-from apptrack_ingest.spool.sqlite.commit import GroupCommitter, code_of
+from apptrack_ingest.spool.sqlite.commit import GroupCommitter
 from apptrack_ingest.spool.sqlite.connection import connect
 from apptrack_ingest.spool.sqlite.decisions import Decisions
 from apptrack_ingest.spool.sqlite.filesystem import refuse_network_filesystem
 from apptrack_ingest.spool.sqlite.hints import Hints
 from apptrack_ingest.spool.sqlite.migrations import migrate, version_of
 from apptrack_ingest.spool.sqlite.putting import Put, Puts
+from apptrack_ingest.spool.sqlite.reading import Reader
 from apptrack_ingest.spool.tables import COPYING, unfinished
 
 T = TypeVar("T")
@@ -113,32 +113,16 @@ class SqliteSpool(Decisions):
 
     def __init__(self, database: Path, directory: Path, clock: Callable[[], float]) -> None:
         self.database = database
-        self._clock = clock
+        self._clock, self._directory = clock, directory
         self._hints = Hints(database.parent / "hints")
         self._puts = Puts(directory, self._hints.send)
         self._around = Around(database, lambda: _connect(database))
         self._writer = GroupCommitter(lambda: _connect_to_write(database), together=self._puts, around=self._around)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        self._reading: sqlite3.Connection | None = None
-        self._closed = False
+        self._reader = Reader(lambda: _connect(database))
         self._erased = False  # since the log was emptied
 
     async def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        if self._closed:
-            raise SpoolUnavailable("the spool is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._reader, self._ask, question)
-
-    def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            if self._reading is None:
-                self._reading = _connect(self.database)
-                self._reading.execute("PRAGMA query_only = ON")
-            return question(self._reading)
-        except (sqlite3.Error, OSError) as error:
-            if self._reading is not None:
-                self._reading.close()
-                self._reading = None
-            raise SpoolUnavailable(f"{type(error).__name__}: {error}", code=code_of(error)) from None
+        return await self._reader.ask(question)
 
     async def prepare(self) -> None:
         await self._read(version_of)
@@ -186,7 +170,7 @@ class SqliteSpool(Decisions):
         return await self._read(lambda c: hand_off.delivered_before(c, account, applicant_id))
 
     async def raw(self, message_id: int) -> bytes:
-        return await self._read(lambda c: bodies.fetch(c, message_id))
+        return await self._read(lambda c: bodies.fetch(c, message_id, self._directory))
 
     async def settle(self, claim: Claim, settlement: Settlement, *, now: float) -> None:
         await self._writer.do(lambda c: hand_off.settle(c, claim, settlement, now=now))
@@ -329,11 +313,7 @@ class SqliteSpool(Decisions):
         self._hints.close()
         self._puts.close()
         await asyncio.to_thread(self._around.close)
-        self._closed = True
-        await asyncio.to_thread(self._reader.shutdown)
-        if self._reading is not None:
-            self._reading.close()
-            self._reading = None
+        await self._reader.close()
 
 
 def _renew(connection: sqlite3.Connection, claim: Claim | ReportClaim, until: float) -> bool:

@@ -6,13 +6,13 @@ import errno
 import queue
 import sqlite3
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from apptrack_ingest.errors import SpoolUnavailable
+from apptrack_ingest.spool.sqlite.waiting import Waiting, tell
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -48,17 +48,13 @@ class Surroundings(Protocol):
         """After a COMMIT, before anybody is answered. Raises nothing."""
 
 
-@dataclass(slots=True)
-class _Job:
-    """An operation, or an item for `Together`, and who waits for its result in which loop."""
+@dataclass(slots=True, kw_only=True)
+class _Job(Waiting):
+    """An operation, or an item for `Together`, and who waits for its result."""
 
-    operation: Operation[Any] | None
-    item: Any
-    weight: int
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: BaseException | None = None
+    operation: Operation[Any] | None = None
+    item: Any = None
+    weight: int = 0
     done: bool = False  # and committed
 
 
@@ -114,7 +110,7 @@ class GroupCommitter:
         if self._closed:
             raise SpoolUnavailable("the spool is closed")
         loop = asyncio.get_running_loop()
-        job = _Job(operation, item, weight, loop, loop.create_future())
+        job = _Job(loop, loop.create_future(), operation=operation, item=item, weight=weight)
         self._jobs.put(job)
         return job.future
 
@@ -134,7 +130,7 @@ class GroupCommitter:
             except BaseException as error:  # noqa: BLE001 - the thread must outlive whatever it is: nobody would restart it
                 self._undo(error)
                 _fail([job for job in batch if job.error is None], error)
-            _answer(batch)
+            tell(batch)
             # What was kept is not to stay in memory until the next mail comes.
             del batch
         self._disconnect()
@@ -211,7 +207,7 @@ class GroupCommitter:
         """All at once; where one of them is at fault, each by itself."""
         together = self._together
         assert together is not None
-        whole = _Job(None, None, 0, jobs[0].loop, jobs[0].future)
+        whole = _Job(jobs[0].loop, jobs[0].future)
         _run_for(connection, whole, lambda c: together.run(c, [job.item for job in jobs]), alone=alone)
         if whole.error is None:
             for job, result in zip(jobs, whole.result, strict=True):
@@ -261,26 +257,6 @@ def _run_for(connection: sqlite3.Connection, job: _Job, operation: Operation[Any
 def _fail(jobs: Sequence[_Job], error: BaseException) -> None:
     for job in jobs:
         job.error = SpoolUnavailable(_told(error), code=code_of(error))
-
-
-def _answer(jobs: Sequence[_Job]) -> None:
-    """Tells everybody, with one wake-up for each loop however many wait in it."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = defaultdict(list)
-    for job in jobs:
-        by_loop[job.loop].append(job)
-    for loop, theirs in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # a loop that was closed has nobody left who waits
-            loop.call_soon_threadsafe(_resolve, theirs)
-
-
-def _resolve(jobs: Sequence[_Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue
-        if job.error is not None:
-            job.future.set_exception(job.error)
-        else:
-            job.future.set_result(job.result)
 
 
 def _is_lock(error: BaseException) -> bool:
