@@ -72,9 +72,11 @@ class _NoNeighbours:
 class GroupCommitter:
     """Runs operations in its thread, several in one transaction; each is answered only after the commit.
 
-    An operation that raises an error of ours undoes itself alone (a savepoint); a fault of the database undoes the
-    whole transaction, and then each operation is tried once more on its own, so that one that cannot pass (a mail too
-    large for what is left of the disk) takes no other along.
+    Where an operation raises an error of ours, all are undone and run once more, each with a savepoint, so that it undoes
+    itself alone; where none does there is no savepoint, which takes two statements and a copy of every page that changes
+    after it. A fault of the database undoes the whole transaction, and then each operation is tried once more on its own,
+    so that one that cannot pass (a mail too large for what is left of the disk) takes no other along. An operation must
+    bear to be run again.
     """
 
     def __init__(
@@ -193,28 +195,47 @@ class GroupCommitter:
         connection = self._connection
         with self._around.turn():
             connection.execute("BEGIN IMMEDIATE")
-            if added:
-                self._run_together(connection, added, alone=len(added) == len(jobs))
-            for job in jobs:
-                if job.operation is not None:
-                    _run_for(connection, job, job.operation, alone=len(jobs) == 1)
+            if not self._run_all(connection, jobs):
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                self._run_each(connection, jobs)
             connection.execute("COMMIT")
         for job in jobs:
             job.done = job.error is None
         self._around.committed(connection, len(jobs))
 
-    def _run_together(self, connection: sqlite3.Connection, jobs: list[_Job], *, alone: bool) -> None:
-        """All at once; where one of them is at fault, each by itself."""
-        together = self._together
-        assert together is not None
-        whole = _Job(jobs[0].loop, jobs[0].future)
-        _run_for(connection, whole, lambda c: together.run(c, [job.item for job in jobs]), alone=alone)
-        if whole.error is None:
-            for job, result in zip(jobs, whole.result, strict=True):
-                job.result = result
-            return
-        for job in jobs:
-            _run_for(connection, job, lambda c, job=job: together.run(c, [job.item])[0], alone=False)  # type: ignore[misc]
+    def _run_all(self, connection: sqlite3.Connection, jobs: list[_Job]) -> bool:
+        """Runs all jobs, items first; False, with all to be undone, where one of them is at fault, which is rare."""
+        added = [job for job in jobs if job.operation is None]
+        try:
+            if added:
+                for job, result in zip(added, self._together_run(connection, added), strict=True):
+                    job.result = result
+            for job in jobs:
+                if job.operation is not None:
+                    job.result = job.operation(connection)
+        except Exception as error:
+            if not _is_own(error):
+                raise
+            return False
+        return True
+
+    def _run_each(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+        """The same with a savepoint for each job, so that one that is at fault undoes itself alone."""
+        for job in sorted(jobs, key=lambda job: job.operation is not None):
+            connection.execute("SAVEPOINT operation")
+            try:
+                job.result = job.operation(connection) if job.operation else self._together_run(connection, [job])[0]
+            except Exception as error:
+                if not _is_own(error):
+                    raise
+                job.error = error
+                connection.execute("ROLLBACK TO operation")
+            connection.execute("RELEASE operation")
+
+    def _together_run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> Sequence[Any]:
+        assert self._together is not None
+        return self._together.run(connection, [job.item for job in jobs])
 
     def _undo(self, error: BaseException) -> None:
         """Rolls back; after anything but a lock the connection is made anew, for its state is not known for certain."""
@@ -232,26 +253,11 @@ class GroupCommitter:
             self._connection = None
 
 
-def _run_for(connection: sqlite3.Connection, job: _Job, operation: Operation[Any], *, alone: bool) -> None:
-    """Runs an operation for a job; what is its own fault undoes it alone: by a savepoint, or the whole transaction where
-    that is its own. Every statement makes the thread wait anew for the interpreter's lock."""
-    if not alone:
-        connection.execute("SAVEPOINT operation")
-    try:
-        job.result = operation(connection)
-    except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError, MemoryError) as fault:
-        if not isinstance(fault, sqlite3.IntegrityError | sqlite3.ProgrammingError):
-            raise
-        job.error = fault
-    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the caller of this one operation
-        job.error = error
-    if not alone:
-        if job.error is not None:
-            connection.execute("ROLLBACK TO operation")
-        connection.execute("RELEASE operation")
-    elif job.error is not None:
-        connection.execute("ROLLBACK")
-        connection.execute("BEGIN IMMEDIATE")
+def _is_own(error: Exception) -> bool:
+    """Whether it is the fault of the operation, and not of the database or the machine."""
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+        return True
+    return not isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError | OSError | MemoryError)
 
 
 def _fail(jobs: Sequence[_Job], error: BaseException) -> None:

@@ -53,8 +53,16 @@ WHERE coalesce(a.account, '') = :account AND min(a.crashes, 1) = :solo AND (a.tr
 
 _TAKE = """
 UPDATE applications SET lease_worker = :worker, lease_token = lease_token + 1, lease_until = :until,
-    attempts = attempts + 1, series_from = coalesce(series_from, :now), in_attempt = 1 WHERE id = :id
+    attempts = attempts + 1, series_from = coalesce(series_from, :now), in_attempt = 1
+WHERE id IN (SELECT value FROM json_each(:ids))
 RETURNING *, (SELECT size FROM messages WHERE messages.id = message_id) AS size
+"""
+
+
+_COUNT = """
+INSERT INTO attempts (application_id, kind, number, token, worker, started_at)
+SELECT id, :kind, attempts, lease_token, :worker, :now FROM applications
+WHERE id IN (SELECT value FROM json_each(:ids))
 """
 
 
@@ -74,7 +82,7 @@ def claim(
     share = Share(min(limit, 1) if solo else limit, busy, room, untrusted)
     full = share.full()
     queues = [_queue(connection, account, solo=solo, now=now) for account in busy if account not in full]
-    return [_take(connection, row["id"], worker, now, lease) for row in in_turn(queues, share)]
+    return _take(connection, [row["id"] for row in in_turn(queues, share)], worker, now, lease)
 
 
 def _queue(connection: sqlite3.Connection, account: str, *, solo: bool, now: float) -> Iterator[sqlite3.Row]:
@@ -84,15 +92,17 @@ def _queue(connection: sqlite3.Connection, account: str, *, solo: bool, now: flo
         yield from connection.execute(_QUEUE, wanted)
 
 
-def _take(connection: sqlite3.Connection, application_id: int, worker: str, now: float, lease: float) -> Claim:
-    values = {"worker": worker, "now": now, "until": now + lease, "id": application_id}
-    (row,) = connection.execute(_TAKE, values).fetchall()
-    token, attempt = row["lease_token"], row["attempts"]
-    connection.execute(
-        "INSERT INTO attempts (application_id, kind, number, token, worker, started_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (application_id, AttemptKind.HAND_OFF, attempt, token, worker, now),
-    )
-    return claim_of(row, token=token, attempt=attempt, series_from=row["series_from"])
+def _take(connection: sqlite3.Connection, ids: list[int], worker: str, now: float, lease: float) -> list[Claim]:
+    if not ids:
+        return []
+    values = {"worker": worker, "now": now, "until": now + lease, "ids": json.dumps(ids), "kind": AttemptKind.HAND_OFF}
+    rows = {row["id"]: row for row in connection.execute(_TAKE, values).fetchall()}
+    connection.execute(_COUNT, values)
+    return [_claimed(rows[application_id]) for application_id in ids]
+
+
+def _claimed(row: sqlite3.Row) -> Claim:
+    return claim_of(row, token=row["lease_token"], attempt=row["attempts"], series_from=row["series_from"])
 
 
 def renew(connection: sqlite3.Connection, claim: Claim, until: float) -> bool:

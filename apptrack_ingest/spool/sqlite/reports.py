@@ -1,5 +1,6 @@
 """Reports as work: made due with an outcome, claimed, settled, superseded by a newer outcome."""
 
+import json
 import sqlite3
 from collections.abc import Collection
 
@@ -57,9 +58,16 @@ _BUSY = "SELECT account, count(*) FROM reports INDEXED BY reports_in_attempt WHE
 _TAKE = """
 UPDATE reports SET lease_worker = :worker, lease_token = lease_token + 1, lease_until = :until, attempts = attempts + 1,
     series_from = coalesce(series_from, :now), in_attempt = 1
-WHERE id = :id
+WHERE id IN (SELECT value FROM json_each(:ids))
 RETURNING *, (SELECT a.received_at FROM applications a WHERE a.id = application_id) AS received_at,
     (SELECT a.state = 'received' FROM applications a WHERE a.id = application_id) AS waits
+"""
+
+
+_COUNT = """
+INSERT INTO attempts (application_id, report_id, kind, number, token, worker, started_at)
+SELECT application_id, id, :kind, attempts, lease_token, :worker, :now FROM reports
+WHERE id IN (SELECT value FROM json_each(:ids))
 """
 
 
@@ -71,19 +79,20 @@ def claim(
     paused = {row["account"] for row in connection.execute(_PAUSED, (now,))}
     wanted = [account for account in dict.fromkeys(accounts) if account not in paused]
     queues = [connection.execute(_QUEUE, {"account": account, "now": now}) for account in wanted]
-    return [_take(connection, row["id"], worker, now, lease) for row in in_turn(queues, share)]
+    return _take(connection, [row["id"] for row in in_turn(queues, share)], worker, now, lease)
 
 
-def _take(connection: sqlite3.Connection, report_id: int, worker: str, now: float, lease: float) -> ReportClaim:
-    values = {"worker": worker, "now": now, "until": now + lease, "id": report_id}
-    (row,) = connection.execute(_TAKE, values).fetchall()
-    token, attempt = row["lease_token"], row["attempts"]
-    connection.execute(
-        "INSERT INTO attempts (application_id, report_id, kind, number, token, worker, started_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (row["application_id"], row["id"], AttemptKind.REPORT, attempt, token, worker, now),
-    )
-    return report_claim_of(row, token=token, attempt=attempt, series_from=row["series_from"])
+def _take(connection: sqlite3.Connection, ids: list[int], worker: str, now: float, lease: float) -> list[ReportClaim]:
+    if not ids:
+        return []
+    values = {"worker": worker, "now": now, "until": now + lease, "ids": json.dumps(ids), "kind": AttemptKind.REPORT}
+    rows = {row["id"]: row for row in connection.execute(_TAKE, values).fetchall()}
+    connection.execute(_COUNT, values)
+    return [_claimed(rows[report_id]) for report_id in ids]
+
+
+def _claimed(row: sqlite3.Row) -> ReportClaim:
+    return report_claim_of(row, token=row["lease_token"], attempt=row["attempts"], series_from=row["series_from"])
 
 
 def renew(connection: sqlite3.Connection, claim: ReportClaim, until: float) -> bool:

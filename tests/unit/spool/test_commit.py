@@ -77,6 +77,7 @@ async def test_what_waits_together_shares_one_commit(bench: Bench) -> None:
     bench.go_on.set()
     assert await asyncio.gather(*tasks) == [None, *range(1, 11)]
     assert bench.count("COMMIT") == 2
+    assert bench.count("SAVEPOINT") == 0
 
 
 async def test_nothing_is_answered_before_its_commit(bench: Bench) -> None:
@@ -106,6 +107,18 @@ async def test_an_operation_that_fails_undoes_itself_alone(bench: Bench) -> None
     assert [type(result) for result in results] == [type(None), int, LookupError, sqlite3.IntegrityError, int]
     assert bench.numbers() == [0, 1, 2]
     assert bench.count("COMMIT") == 2
+    assert bench.count("SAVEPOINT") == 4
+
+
+async def test_one_that_fails_with_nobody_beside_it_leaves_nothing(bench: Bench) -> None:
+    def half_done(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO numbers VALUES (99)")
+        raise LookupError("no such thing")
+
+    with pytest.raises(LookupError):
+        await bench.committer.do(half_done)
+    assert await bench.committer.do(insert(1)) == 1
+    assert bench.numbers() == [1]
 
 
 async def test_a_fault_of_the_database_takes_no_other_operation_along(bench: Bench) -> None:
