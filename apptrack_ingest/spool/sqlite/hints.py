@@ -4,9 +4,13 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
+
+SETTLED = 1_000_000_000
+"""Nanoseconds after which a directory's time tells for certain whether it has changed since."""
 
 
 class Hints:
@@ -17,6 +21,7 @@ class Hints:
         self._sender: socket.socket | None = None
         self._listener: socket.socket | None = None
         self._path: Path | None = None
+        self._listed: tuple[int | None, list[str]] = (None, [])
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def listen(self, wake: Callable[[], None]) -> None:
@@ -41,13 +46,24 @@ class Hints:
         listener is removed."""
         # No fault here may reach the caller, whose commit is made: a hint may be lost, be it for want of a descriptor.
         with contextlib.suppress(OSError):
-            names = os.listdir(self._directory)  # noqa: PTH208 - names are wanted, thousands of times a second
+            names = self._names()
             sender = self._sender
             if sender is None:
                 sender = self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             with _reachable(self._directory) as directory:
                 for name in names:
                     _send_to(sender, f"{directory}/{name}")
+
+    def _names(self) -> list[str]:
+        """Who listens. The directory is read only when it has changed, for that gives up the interpreter's lock at each
+        name, and is asked for at every commit."""
+        changed = os.stat(self._directory).st_mtime_ns  # noqa: PTH116 - thousands of times a second
+        listed_at, names = self._listed
+        if changed != listed_at:
+            names = os.listdir(self._directory)  # noqa: PTH208 - only names are wanted
+            # What comes within one tick of the file system's clock leaves the same time.
+            self._listed = (changed if abs(time.time_ns() - changed) > SETTLED else None, names)
+        return names
 
     def close(self) -> None:
         """Stops hearing and sending."""

@@ -1,6 +1,7 @@
 """Wake-up hints: heard at once, never waited for, never a reason to fail."""
 
 import asyncio
+import os
 import resource
 from pathlib import Path
 
@@ -40,6 +41,21 @@ async def test_a_listener_that_died_is_forgotten_and_the_others_are_told(tmp_pat
     assert len(list(tmp_path.iterdir())) == 1
     alive.close()
     sender.close()
+
+
+async def test_the_directory_is_read_anew_when_somebody_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, listdir = list[Path](), os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: read.append(path) or listdir(path))  # type: ignore[func-returns-value]
+    sender, listener, event = Hints(tmp_path), Hints(tmp_path), asyncio.Event()
+    os.utime(tmp_path, (1000.0, 1000.0))
+    for _ in range(5):
+        sender.send()
+    assert len(read) == 1
+    listener.listen(event.set)
+    sender.send()
+    await heard(event)
+    for hints in (sender, listener):
+        hints.close()
 
 
 async def test_nobody_waits_for_a_listener_that_does_not_listen(tmp_path: Path) -> None:
