@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
 from typing import Protocol
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlencode
 from urllib.request import getproxies
 
 import httpx
 from pydantic import SecretStr
 
 from apptrack_ingest.errors import IdibuError, IdibuNotUnderstood, IdibuUnreachable
-from apptrack_ingest.idibu.wire import AT_ONCE, KEPT, Wire
+from apptrack_ingest.idibu.proxied import Proxied
+from apptrack_ingest.idibu.wire import Headers, Wire
 from apptrack_ingest.idibu.xml import MAX_BYTES
 
 LONGEST_RETRY_AFTER = 24 * 3600.0
@@ -31,9 +31,13 @@ LONGEST_RETRY_AFTER = 24 * 3600.0
 Values = Mapping[str, str | SecretStr]
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,40}/[A-Za-z0-9.+-]{1,60}")
-_HEADERS = {"User-Agent": "apptrack-ingest", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive"}
-_LIMITS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=KEPT)
-_DIRECT = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+_HEADERS: Headers = (
+    (b"User-Agent", b"apptrack-ingest"),
+    (b"Accept", b"*/*"),
+    (b"Accept-Encoding", b"identity"),
+    (b"Connection", b"keep-alive"),
+)
+_FORM = (b"Content-Type", b"application/x-www-form-urlencoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,21 @@ class Reply:
 
     def __str__(self) -> str:
         return f"HTTP {self.status}, {self.media_type or 'no type'}, {len(self.body)} bytes"
+
+
+class Answer(Protocol):
+    """The head of an answer, and what is to be read behind it."""
+
+    status: int
+    headers: Headers
+
+    async def body(self, most: int) -> bytes | None:
+        """As `wire.Answer.body`."""
+        ...
+
+    async def close(self) -> None:
+        """As `wire.Answer.close`."""
+        ...
 
 
 class Door(Protocol):
@@ -76,18 +95,9 @@ class Http:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         _quieten()
         self._now = now
-        self._wire = None if getproxies() else Wire()
-        self._client = httpx.AsyncClient(
-            headers=_HEADERS,
-            limits=_LIMITS,
-            timeout=None,  # noqa: S113 - each exchange has a deadline for all its parts, waiting for a connection too
-            follow_redirects=False,
-            trust_env=True,
-            # httpx's own transport knows proxies; without any, ours is lighter and loads no certificates before it must.
-            mounts=_DIRECT if self._wire is None else None,
-            transport=self._wire,
-        )
-        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._closed = False
+        # httpx knows proxies; without any, the wire is lighter and loads no certificates before it must.
+        self._wire: Wire | Proxied = Proxied() if getproxies() else Wire()
 
     async def exchange(
         self, method: str, url: str | SecretStr, params: Values, form: Values | None, deadline: float
@@ -103,20 +113,17 @@ class Http:
 
     async def close(self) -> None:
         """Closes all connections; an exchange under way ends as unreachable."""
-        await self._client.aclose()
+        self._closed = True
+        await self._wire.close()
 
-    async def _sent(self, method: str, url: str, params: dict[str, str], form: dict[str, str] | None) -> httpx.Response:
-        """Past httpx's client where there is no proxy: it would look for redirects, cookies and credentials."""
-        if self._wire is None:
-            request = self._client.build_request(method, url, params=params, data=form)
-            return await self._client.send(request, stream=True)
-        request = httpx.Request(method, url, params=params, data=form, headers=_HEADERS)
-        return await self._wire.handle_async_request(request)
+    async def _sent(self, method: str, url: str, params: dict[str, str], form: dict[str, str] | None) -> Answer:
+        headers = _HEADERS if form is None else (*_HEADERS, _FORM)
+        return await self._wire.ask(method, url, urlencode(params), headers, urlencode(form or {}).encode())
 
     async def _attempt(
         self, method: str, url: str | SecretStr, params: Values, form: Values | None, deadline: float
     ) -> Reply | IdibuError:
-        if self._client.is_closed:
+        if self._closed:
             return IdibuUnreachable("the connections to idibu are closed")
         try:
             async with asyncio.timeout(deadline):
@@ -131,31 +138,39 @@ class Http:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError, RuntimeError) as error:
             return IdibuUnreachable(f"the exchange broke off ({type(error).__name__})")
 
-    async def _read(self, response: httpx.Response) -> Reply | IdibuError:
+    async def _read(self, answer: Answer) -> Reply | IdibuError:
         """The body as it comes over the wire: nothing is decompressed, so nothing can swell."""
         try:
-            wait, date = self._retry_after(response), _date(response.headers.get("Date", ""))
-            reply = Reply(response.status_code, _media_type(response), b"", wait, date)
-            if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            head = _fields(answer.headers)
+            wait, date = self._retry_after(head.get("retry-after", "")), _date(head.get("date", ""))
+            reply = Reply(answer.status, _media_type(head.get("content-type", "")), b"", wait, date)
+            if head.get("content-encoding", "identity").strip().lower() != "identity":
                 return IdibuNotUnderstood(f"HTTP {reply.status}: a compressed answer nobody asked for")
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    return IdibuNotUnderstood(f"HTTP {reply.status}: an answer of more than {MAX_BYTES} bytes")
-            return replace(reply, body=bytes(body))
+            body = await answer.body(MAX_BYTES)
+            if body is None:
+                return IdibuNotUnderstood(f"HTTP {reply.status}: an answer of more than {MAX_BYTES} bytes")
+            return replace(reply, body=body)
         finally:
-            await response.aclose()
+            await answer.close()
 
-    def _retry_after(self, response: httpx.Response) -> float | None:
+    def _retry_after(self, value: str) -> float | None:
         """Retry-After in seconds (RFC 9110, 10.2.3: a number or a date); None when missing, past or nonsense."""
-        value = response.headers.get("Retry-After", "").strip()
+        value = value.strip()
         seconds = float(value) if re.fullmatch("[0-9]{1,12}", value) else self._seconds_until(value)
         return None if seconds is None or seconds < 0 else min(seconds, LONGEST_RETRY_AFTER)
 
     def _seconds_until(self, date: str) -> float | None:
         at = _date(date)
         return None if at is None else at - self._now()
+
+
+def _fields(headers: Headers) -> dict[str, str]:
+    """By name in lower case; what stands there more than once is one list (RFC 9110, 5.3)."""
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    return fields
 
 
 def _date(text: str) -> float | None:
@@ -189,8 +204,8 @@ def _open(value: str | SecretStr) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
-def _media_type(response: httpx.Response) -> str:
-    found = _MEDIA_TYPE.match(response.headers.get("Content-Type", ""))
+def _media_type(text: str) -> str:
+    found = _MEDIA_TYPE.match(text)
     return found[0].lower() if found else ""
 
 

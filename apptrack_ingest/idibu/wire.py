@@ -1,15 +1,17 @@
 """HTTP/1.1 over connections that are kept, for one kind of use: a request, its whole answer, the next one.
 
-httpx's own transport serves every kind of use, on two event loops, with two protocols, through proxies; half of what a
-worker's loop took went into it. This one is plugged in below httpx where no proxy is in between (see `http.Http`). h11 reads
-and writes the protocol, as it does there.
+httpx serves every kind of use, on two event loops, with two protocols, through proxies; half of what a worker's loop took
+went into it. This stands in its place where no proxy is in between (see `http.Http`). h11 reads and writes the protocol, as
+it does there, and errors are httpx's.
 """
 
 import asyncio
+import re
 import select
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
+from functools import lru_cache
 
 import h11
 import httpx
@@ -33,10 +35,15 @@ _MOST_AHEAD = 64 * 1024
 
 _LARGEST_HEAD = 100 * 1024
 
+_PLAIN_PATH = re.compile(r"/(?:[A-Za-z0-9/._~-]|%[0-9A-Fa-f]{2})*")
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_END = h11.EndOfMessage()
+
 Origin = tuple[bytes, bytes, int]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
-class Wire(httpx.AsyncBaseTransport):
+class Wire:
     """The connections to all servers. Errors are httpx's, or OSError."""
 
     def __init__(self, trust: ssl.SSLContext | None = None) -> None:
@@ -45,29 +52,35 @@ class Wire(httpx.AsyncBaseTransport):
         self._idle: defaultdict[Origin, list[_Connection]] = defaultdict(list)
         self._busy: set[_Connection] = set()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request and returns the head of its answer; the body is read from its stream, which must be closed."""
+    async def ask(self, method: str, url: str, query: str = "", headers: Headers = (), body: bytes = b"") -> "Answer":
+        """Sends a request and returns the head of its answer, which must be closed; `query` (encoded) is added to the URL,
+        Host and Content-Length to the headers."""
+        origin, host, path = _place(url)
+        request = h11.Request(
+            method=method,
+            target=path + b"?" + query.encode("ascii") if query else path,
+            headers=[(b"Host", host), *headers, *_length(method, body)],
+        )
         await self._places.acquire()
         connection = None
         try:
-            connection = await self._connection(request.url)
-            await connection.send(request)
+            connection = await self._connection(origin)
+            connection.send(request, body)
             head = await connection.head()
         except BaseException as error:
             self._release(connection, kept=False)
             if isinstance(error, h11.RemoteProtocolError | EOFError):
                 raise httpx.RemoteProtocolError(type(error).__name__) from None
             raise
-        return httpx.Response(head.status_code, headers=head.headers.raw_items(), stream=_Body(self, connection))
+        return Answer(self, connection, head)
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Closes all connections; an exchange under way ends with an error."""
         for connection in (*self._busy, *(one for several in self._idle.values() for one in several)):
             connection.close()
         self._idle.clear()
 
-    async def _connection(self, url: httpx.URL) -> "_Connection":
-        origin = (url.raw_scheme, url.raw_host, url.port or (443 if url.scheme == "https" else 80))
+    async def _connection(self, origin: Origin) -> "_Connection":
         kept = self._idle[origin]
         while kept:
             connection = kept.pop()
@@ -112,6 +125,25 @@ class Wire(httpx.AsyncBaseTransport):
             connection.close()
 
 
+def _place(url: str) -> tuple[Origin, bytes, bytes]:
+    """Where a URL leads: the server, what the Host header calls it, and the path."""
+    slash = url.find("/", url.find("://") + 3)
+    server, path = (url, "/") if slash < 0 else (url[:slash], url[slash:])
+    origin, host = _server(server)
+    # httpx knows how to write what is not plain.
+    return origin, host, path.encode() if _PLAIN_PATH.fullmatch(path) else httpx.URL(url).raw_path
+
+
+@lru_cache(64)
+def _server(url: str) -> tuple[Origin, bytes]:
+    found = httpx.URL(url)
+    return (found.raw_scheme, found.raw_host, found.port or (443 if found.scheme == "https" else 80)), found.netloc
+
+
+def _length(method: str, body: bytes) -> Headers:
+    return ((b"Content-Length", b"%d" % len(body)),) if body or method in _WITH_BODY else ()
+
+
 class _Connection(asyncio.Protocol):
     """One connection, with one request at a time on it."""
 
@@ -119,8 +151,8 @@ class _Connection(asyncio.Protocol):
         self.origin = origin
         self._protocol = h11.Connection(h11.CLIENT, _LARGEST_HEAD)
         self._transport: asyncio.Transport
-        self._read = bytearray()
-        self._ended = self._asleep = False
+        self._ahead = 0
+        self._asleep = False
         self._waiting: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -134,13 +166,14 @@ class _Connection(asyncio.Protocol):
         if self._asleep:  # nobody asked for anything: it would be taken for the next answer
             self.close()
             return
-        self._read += data
-        if len(self._read) > _MOST_AHEAD:
+        self._protocol.receive_data(data)
+        self._ahead += len(data)
+        if self._ahead > _MOST_AHEAD:
             self._transport.pause_reading()
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._ended = True
+        self._protocol.receive_data(b"")
         self._wake()
 
     def _wake(self) -> None:
@@ -149,11 +182,9 @@ class _Connection(asyncio.Protocol):
 
     # -- one exchange
 
-    async def send(self, request: httpx.Request) -> None:
+    def send(self, request: h11.Request, body: bytes) -> None:
         """The whole request, in one piece."""
-        head = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
-        body = await request.aread()
-        parts = (self._protocol.send(event) for event in (head, h11.Data(body), h11.EndOfMessage()))
+        parts = (self._protocol.send(event) for event in (request, h11.Data(body), _END))
         self._transport.write(b"".join(part for part in parts if part))
 
     async def head(self) -> h11.Response:
@@ -164,29 +195,35 @@ class _Connection(asyncio.Protocol):
             raise EOFError
         return event
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes."""
+    async def body(self, most: int) -> bytes | None:
+        """All of it; None where that is more than so many bytes."""
+        found = bytearray()
         while isinstance(event := await self._event(), h11.Data):
-            yield bytes(event.data)
+            found += event.data
+            if len(found) > most:
+                return None
+        return bytes(found)
 
     async def _event(self) -> object:
         while (event := self._protocol.next_event()) is h11.NEED_DATA:
-            while not self._read and not self._ended:
-                self._waiting = asyncio.get_running_loop().create_future()
-                await self._waiting
-            self._protocol.receive_data(bytes(self._read))
-            self._read.clear()
-            self._transport.resume_reading()
+            self._waiting = asyncio.get_running_loop().create_future()
+            self._read_on()
+            await self._waiting
         return event
+
+    def _read_on(self) -> None:
+        self._ahead = 0
+        self._transport.resume_reading()
 
     # -- between two
 
     def sleep(self, idle: "list[_Connection]") -> bool:
         """Waits for its next use for a while; False where the server has had enough of it, or said more than asked."""
         finished = self._protocol.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}
-        if not finished or self._protocol.trailing_data[0] or self._read or self._transport.is_closing():
+        if not finished or self._protocol.trailing_data[0] or self._transport.is_closing():
             return False
         self._protocol.start_next_cycle()
+        self._read_on()
 
         def expire() -> None:
             idle.remove(self)
@@ -218,21 +255,23 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
 
-class _Body(httpx.AsyncByteStream):
-    """An answer's body; closing it gives the connection back, for further use when it was read to its end."""
+class Answer:
+    """What came back so far; closing it gives the connection back, for further use when it was read to its end."""
 
-    def __init__(self, wire: Wire, connection: _Connection) -> None:
+    def __init__(self, wire: Wire, connection: _Connection, head: h11.Response) -> None:
         self._wire, self._connection = wire, connection
         self._closed = False
+        self.status: int = head.status_code
+        self.headers: Headers = head.headers.raw_items()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def body(self, most: int) -> bytes | None:
+        """All of it; None where that is more than `most` bytes. Closed meanwhile, or not whole: RemoteProtocolError."""
         try:
-            async for chunk in self._connection.chunks():
-                yield chunk
+            return await self._connection.body(most)
         except (h11.RemoteProtocolError, EOFError) as error:
             raise httpx.RemoteProtocolError(type(error).__name__) from None
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Gives the connection back, once."""
         if not self._closed:
             self._closed = True
