@@ -23,6 +23,13 @@ log = logs.get("worker")
 LOOK_AGAIN = 1.0
 """Seconds between looks at the spool when nothing hints at work: the most that a lost hint can cost."""
 
+REST = 1.0
+"""While something is under way the spool is not looked at again for so many times as long as the last look took: what ends
+and arrives by then is followed up by one look and one commit. The busier the machine, the more that is."""
+
+LONGEST_REST = 0.02
+"""Seconds that a free place waits for that at most."""
+
 GIVING_BACK = CANCEL_GRACE + 5.0
 """Seconds for interrupted jobs to give themselves back: a handler may tidy up first."""
 
@@ -34,6 +41,8 @@ class Worker:
         self._tools = tools
         self._running: dict[asyncio.Task[None], Claim | ReportClaim] = {}
         self._poke = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._alone: asyncio.Task[None] | None = None
         self._solo_next = True
         self._hashes_changed = False
@@ -68,19 +77,24 @@ class Worker:
         leases = asyncio.create_task(self._keep_leases())
         stopping = asyncio.create_task(stop.wait())
         stopping.add_done_callback(lambda _: self._poke.set())
+        time = asyncio.get_running_loop().time
         try:
             while not stop.is_set():
-                await self._wait(await self.step())
+                began = time()
+                seconds = await self.step()
+                await self._wait(self._idle, min(LONGEST_REST, REST * (time() - began)))
+                await self._wait(self._poke, seconds)
             await self.drain()
         finally:
             for task in (leases, stopping):
                 task.cancel()
             await asyncio.gather(leases, stopping, return_exceptions=True)
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Until it is set, so many seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._poke.wait()
+                await event.wait()
 
     # -- what is due
 
@@ -107,9 +121,7 @@ class Worker:
             if await self.renew() and not self._outage.lately(self._tools.options.lease):
                 await self._reap(now)
             due = await self._next_due(now)
-        claimed = await self._start_hand_offs(due, now) + await self._start_reports(due, now)
-        if claimed and self._restraints.free:
-            self._poke.set()
+        await self._start_both(due, now)
         times = (due.hand_off, due.solo, due.report, due.lease_end, self._restraints.opens_at())
         return min([LOOK_AGAIN, *(t - now for t in times if t is not None and t > now)])
 
@@ -136,23 +148,33 @@ class Worker:
                 seconds=0.0,
             )
 
-    async def _start_hand_offs(self, due: Due, now: float) -> int:
+    async def _start_both(self, due: Due, now: float) -> None:
+        """At the same time, so that they are claimed in one commit. Neither is cut off when the other cannot be."""
+        ends = await asyncio.gather(
+            self._start_hand_offs(due, now), self._start_reports(due, now), return_exceptions=True
+        )
+        for end in ends:
+            if end is not None:
+                raise end
+
+    async def _start_hand_offs(self, due: Due, now: float) -> None:
         """Normal work side by side, solo work (invariant 2) with nothing beside it; they take turns."""
         if self._alone is not None:
-            return 0
+            return
         normal = _is_due(due.hand_off, now)
         if _is_due(due.solo, now) and (self._solo_next or not normal):
-            return 0 if self._hand_offs() else await self._start_solo(now)
+            if not self._hand_offs():
+                await self._start_solo(now)
+            return
         self._solo_next = True
-        if not normal or not self._restraints.at_once:
-            return 0
-        return len(await self._claim(now, limit=self._restraints.at_once))
+        most = self._restraints.at_once
+        if normal and most and len(await self._claim(now, limit=most)) == most and self._restraints.free:
+            self._poke.set()
 
-    async def _start_solo(self, now: float) -> int:
+    async def _start_solo(self, now: float) -> None:
         self._solo_next = False
         for task in await self._claim(now, limit=1, solo=True):
             self._alone = task
-        return 0 if self._alone is None else 1
 
     async def _claim(self, now: float, *, limit: int, solo: bool = False) -> list[asyncio.Task[None]]:
         """Claims what there is room for and starts it."""
@@ -168,17 +190,16 @@ class Worker:
         )
         return [self._start_job(claim) for claim in claims]
 
-    async def _start_reports(self, due: Due, now: float) -> int:
+    async def _start_reports(self, due: Due, now: float) -> None:
         options = self._tools.options
         free = options.report_concurrency - len(self._claims(ReportClaim))
         if not _is_due(due.report, now) or free <= 0:
-            return 0
+            return
         claims = await self._tools.spool.claim_reports(
             worker=options.name, now=now, lease=options.lease, limit=free, accounts=self._tools.sending_accounts
         )
         for claim in claims:
             self._start(claim, ReportJob(claim, self._tools).work())
-        return len(claims)
 
     # -- what is under way
 
@@ -192,6 +213,7 @@ class Worker:
     def _start(self, claim: Claim | ReportClaim, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._running[task] = claim
+        self._idle.clear()
         task.add_done_callback(self._ended)
         return task
 
@@ -199,6 +221,8 @@ class Worker:
         self._running.pop(task, None)
         if task is self._alone:
             self._alone = None
+        if not self._running:
+            self._idle.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a job ended with an error", exc_info=error)
         self._poke.set()
@@ -211,8 +235,7 @@ class Worker:
 
     async def idle(self) -> None:
         """Returns when nothing is under way."""
-        while self._running:
-            await asyncio.wait(list(self._running))
+        await self._idle.wait()
 
     async def under_way_ended(self) -> None:
         """Returns when all that is under way at this moment has ended; what begins later does not count."""
