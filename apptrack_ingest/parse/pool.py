@@ -133,8 +133,8 @@ class _Process:
     def __init__(self, limits: Limits, memory_bytes: int) -> None:
         self.mails = 0
         self._parcel = Parcel()
-        self._channel, theirs = socket.socketpair()
-        self._channel.setblocking(False)
+        ours, theirs = socket.socketpair()
+        self._channel = _Channel(ours)
         self._silent = asyncio.Event()  # nobody listens on the channel
         spawning = multiprocessing.get_context("spawn")  # forking a process with threads can deadlock
         arguments = (theirs, self._parcel, os.getpid(), limits, memory_bytes)
@@ -148,6 +148,7 @@ class _Process:
         """Returns once it waits for mails. Raises _NotTaken when it does not come to that."""
         try:
             async with asyncio.timeout(START_GRACE):
+                await self._channel.open()
                 await self._expect(READY)
         except (TimeoutError, OSError, EOFError):
             raise _NotTaken from None
@@ -179,28 +180,25 @@ class _Process:
 
     async def _give(self, raw: bytes) -> None:
         try:
-            await self._send(raw)
+            self._send(raw)
             await self._expect(TAKEN)
         except (OSError, EOFError):
             raise _NotTaken from None
 
-    async def _send(self, raw: bytes) -> None:
-        loop, large = asyncio.get_running_loop(), len(raw) >= LARGE
+    def _send(self, raw: bytes) -> None:
+        large = len(raw) >= LARGE
         if large:
             self._parcel.put(raw)
         head = HEAD.pack(large, len(raw))
-        await loop.sock_sendall(self._channel, head if large else head + raw)
+        self._channel.write(head if large else head + raw)
 
     async def _expect(self, said: bytes) -> None:
-        if await asyncio.get_running_loop().sock_recv(self._channel, len(said)) != said:
+        if await self._channel.read(len(said)) != said:
             raise EOFError
 
     async def _answer(self) -> Parsed | Refusal:
-        try:
-            _, size = HEAD.unpack(await self._receive(HEAD.size))
-            answer: Packed | Refusal = pickle.loads(await self._receive(size))  # noqa: S301 - of our own child
-        except ConnectionError:
-            raise EOFError from None
+        _, size = HEAD.unpack(await self._channel.read(HEAD.size))
+        answer: Packed | Refusal = pickle.loads(await self._channel.read(size))  # noqa: S301 - of our own child
         if isinstance(answer, Refusal):
             return answer
         if not answer.contents and answer.inner is None:
@@ -209,13 +207,52 @@ class _Process:
         self._parcel.empty()
         return parsed
 
-    async def _receive(self, size: int) -> bytearray:
+
+class _Channel(asyncio.Protocol):
+    """Our end of the socket to a child. The loop listens to it all the time: to begin and to end that for each piece of each
+    answer costs more than the answer."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+        self._transport: asyncio.Transport | None = None
+        self._found = bytearray()
+        self._ended = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    async def open(self) -> None:
+        """To be awaited before anything else."""
+        self._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=self._ours)
+
+    def data_received(self, data: bytes) -> None:
+        self._found += data
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def write(self, data: bytes) -> None:
+        """Sends it, by and by; where nobody is there any more, the end is what is read next."""
+        assert self._transport is not None
+        self._transport.write(data)
+
+    async def read(self, size: int) -> bytearray:
         """So many bytes. Raises EOFError where they do not come."""
-        loop, found, got = asyncio.get_running_loop(), bytearray(size), 0
-        with memoryview(found) as view:
-            while got < size:
-                more = await loop.sock_recv_into(self._channel, view[got:])
-                if not more:
-                    raise EOFError
-                got += more
-        return found
+        while len(self._found) < size:
+            if self._ended:
+                raise EOFError
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        read, self._found = self._found[:size], self._found[size:]
+        return read
+
+    def close(self) -> None:
+        """Lets go of it at once."""
+        if self._transport is None:
+            self._ours.close()
+        else:
+            self._transport.abort()
