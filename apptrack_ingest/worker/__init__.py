@@ -13,6 +13,7 @@ from apptrack_ingest.spool.contract import Claim, Due, ReportClaim
 from apptrack_ingest.worker.application import Job
 from apptrack_ingest.worker.desk import Clock, Desk, Options, Parser, Reports, SystemClock, Tools
 from apptrack_ingest.worker.outage import Outage
+from apptrack_ingest.worker.pauses import Pauses
 from apptrack_ingest.worker.report import ReportJob
 from apptrack_ingest.worker.restraints import Restraints
 
@@ -45,7 +46,7 @@ class Worker:
         self._idle.set()
         self._alone: asyncio.Task[None] | None = None
         self._solo_next = True
-        self._hashes_changed = False
+        self._pauses = Pauses(tools)
         self._outage = Outage(tools.clock)
         self._restraints = Restraints(tools.options.concurrency, tools.clock, tools.jitter)
         self._restraints.configure(tools.desks)
@@ -56,20 +57,10 @@ class Worker:
         self._tools.desks = desks
         self._tools.report_schedule = report_schedule
         self._restraints.configure(desks)
-        self._hashes_changed = True
+        self._pauses.configured()
         with contextlib.suppress(SpoolUnavailable):  # the next step does it then
-            await self._resume_with_new_hashes()
+            await self._pauses.end(self._tools.clock.now())
         self._poke.set()
-
-    async def _resume_with_new_hashes(self) -> None:
-        for pause in await self._tools.spool.pauses():
-            desk = self._tools.desks.get(pause.account)
-            known = (None, pause.fingerprint)
-            if desk is not None and pause.is_of_hash(pause.account) and desk.hash_fingerprint not in known:
-                now = self._tools.clock.now()
-                await self._tools.spool.resume(pause.account, pause.stage, now=now, note="the hash was changed")
-                log.info("reporting resumed: the hash was changed", account=pause.account)
-        self._hashes_changed = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then drains: claims nothing more, lets what is under way finish in time."""
@@ -110,9 +101,8 @@ class Worker:
         return seconds
 
     async def _start_due(self) -> float:
-        if self._hashes_changed:
-            await self._resume_with_new_hashes()
         now = self._tools.clock.now()
+        await self._pauses.end(now)
         due = await self._next_due(now)
         if _is_due(due.lease_end, now):
             # Ours may have run out while this process stood still, the clock leapt, or the spool could not be written:

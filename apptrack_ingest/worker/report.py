@@ -111,22 +111,16 @@ class ReportJob:
             return None
 
     async def _follow_up(self, result: Result) -> None:
-        """A wrong hash pauses the account's reporting; a right one ends the pause."""
+        """A wrong hash pauses the account's reporting; that a right one ends the pause, `pauses.Pauses` sees to."""
         now, account = self.tools.clock.now(), self.claim.account
         if isinstance(result, Confirmed):
             self.tools.confirmed[self._hash] = now
+        if not isinstance(result, Unauthorized) or self._hash_is_good():
+            return
+        wrong = Pause(account, Stage.REPORT, "unauthorized", now, now + self.tools.options.pause, self._hash[1] or "")
         try:
-            if isinstance(result, Unauthorized):
-                if self._hash_is_good():
-                    return
-                fingerprint = self._hash[1] or ""
-                until = now + self.tools.options.pause
-                wrong = Pause(account, Stage.REPORT, "unauthorized", now, until, fingerprint)
-                if await self.tools.spool.pause(wrong):
-                    log.error("reporting paused: idibu does not accept the hash", account=account)
-            elif isinstance(result, Confirmed) and any(p.is_of_hash(account) for p in await self.tools.spool.pauses()):
-                await self.tools.spool.resume(account, Stage.REPORT, now=now, note="idibu confirmed a report")
-                log.info("reporting resumed", account=account)
+            if await self.tools.spool.pause(wrong):
+                log.error("reporting paused: idibu does not accept the hash", account=account)
         except SpoolUnavailable as error:
             log.warning("cannot keep the pause", account=account, **logs.exception_fields(error))
 
