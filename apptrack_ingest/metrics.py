@@ -156,6 +156,11 @@ def _gauge_of(metric: Gauge, *labels: str) -> Gauge:
     return metric.labels(*labels)
 
 
+@cache
+def _histogram_of(metric: Histogram, *labels: str) -> Histogram:
+    return metric.labels(*labels)
+
+
 def received(accounts: Iterable[str | None], *, trusted: bool, at: float) -> None:
     """One mail was spooled at `at` (epoch seconds); `accounts` are those of its applications, None: unrouted."""
     _counter_of(_messages, "yes" if trusted else "no").inc()
@@ -213,9 +218,9 @@ def hand_off_attempted(
     account: str | None, handler: str, result: HandOffResult, *, handler_seconds: float | None = None
 ) -> None:
     """A hand-off attempt ended; `handler` is empty and `handler_seconds` None where no handler was called."""
-    _hand_off_attempts.labels(account or "", handler, result).inc()
+    _counter_of(_hand_off_attempts, account or "", handler, result).inc()
     if handler_seconds is not None:
-        _hand_off.labels(handler).observe(max(handler_seconds, 0.0))
+        _histogram_of(_hand_off, handler).observe(max(handler_seconds, 0.0))
 
 
 def handed_off(seconds: float) -> None:
@@ -235,7 +240,7 @@ def breaker_opened(account: str, code: str) -> None:
 
 def rationed(account: str, *, is_rationed: bool) -> None:
     """This worker waits until the account's rate allows more, or not."""
-    _rationed.labels(account).set(is_rationed)
+    _gauge_of(_rationed, account).set(is_rationed)
 
 
 def bytes_in_work(count: int) -> None:
@@ -245,7 +250,7 @@ def bytes_in_work(count: int) -> None:
 
 def report_attempted(account: str, result: ReportResult) -> None:
     """An attempt to report to idibu ended."""
-    _report_attempts.labels(account, result).inc()
+    _counter_of(_report_attempts, account, result).inc()
 
 
 def reported(seconds: float) -> None:
