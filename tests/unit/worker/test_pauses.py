@@ -97,3 +97,17 @@ async def test_a_pause_over_the_hash_that_is_ended_by_hand_is_tried_at_once(worl
     await world.work()
     assert len(world.sandbox.requests()) == told + 1
     assert [pause.actor for pause in await world.spool.pauses()] == [""]
+
+
+async def test_a_report_confirmed_since_ends_a_pause_over_the_hash_that_another_worker_made(world: World) -> None:
+    await world.receive("acme")
+    await world.work()
+    since = world.clock.now() + 1
+    await world.spool.pause(Pause("acme", Stage.REPORT, "unauthorized", since, since + 900, "hash of acme"))
+    world.clock.time += 2
+    await world.work()
+    assert len(await world.spool.pauses()) == 1, "what idibu confirmed before says nothing"
+    world.clock.time += 900
+    await world.receive("acme")
+    await world.work()
+    assert await world.spool.pauses() == []

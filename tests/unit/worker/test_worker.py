@@ -79,6 +79,53 @@ async def test_run_wakes_by_a_hint_works_and_drains(world, monkeypatch):
     assert len(handler.applications) == 1
 
 
+async def test_while_something_is_under_way_not_every_event_leads_to_a_look_at_the_spool(world, monkeypatch):
+    monkeypatch.setattr("apptrack_ingest.worker.REST", 1e9)
+    monkeypatch.setattr("apptrack_ingest.worker.LONGEST_REST", 3600.0)
+    looks, next_due = [], world.spool.next_due
+
+    async def counted(**asked):
+        looks.append(asked)
+        return await next_due(**asked)
+
+    waiting, stop = Waiting(), asyncio.Event()
+    await use(world, acme=waiting)
+    monkeypatch.setattr(world.spool, "next_due", counted)
+    await world.receive("acme")
+    running_worker = asyncio.create_task(world.worker.run(stop))
+    await waiting.called.wait()
+    for _ in range(3):
+        await world.receive("acme")
+        await asyncio.sleep(0.01)
+    assert len(looks) == 1
+    waiting.go.set()  # now nothing is under way, and it looks at once
+    async with asyncio.timeout(30):
+        while [row.report for row in await world.rows()] != [ReportState.CONFIRMED] * 4:
+            await asyncio.sleep(0.01)
+    stop.set()
+    await asyncio.wait_for(running_worker, 30)
+
+
+async def test_what_was_claimed_is_worked_on_though_reports_cannot_be_claimed(world, monkeypatch):
+    handler = RecordingHandler()
+    await use(world, acme=handler)
+    await world.receive("acme")
+    await world.worker.step()
+    await world.worker.idle()
+    await world.receive("acme")
+
+    async def unavailable(**_):
+        raise SpoolUnavailable("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.spool, "claim_reports", unavailable)
+        await world.worker.step()
+        await world.worker.idle()
+    assert len(handler.applications) == 2
+    await world.work()
+    assert [row.report for row in await world.rows()] == [ReportState.CONFIRMED] * 2
+
+
 async def test_a_lost_lease_stops_the_job_and_changes_nothing(world):
     waiting = Waiting()
     await use(world, acme=waiting)
