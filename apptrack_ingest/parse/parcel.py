@@ -4,14 +4,16 @@ Through the channel every byte is pickled, sent, gathered and unpickled, with a 
 the same, for they are faster there.
 """
 
+import copyreg
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from multiprocessing import reduction
+from operator import attrgetter
 from typing import Any
 
-from apptrack_ingest.model import Parsed
+from apptrack_ingest.model import Candidate, Document, Hint, Job, Owner, Parsed, Source
 
 LARGE = 256 * 1024
 """Bytes from which on a mail or a document goes by parcel."""
@@ -79,9 +81,22 @@ class Packed:
     inner: Place | None = None
 
 
+def _quickly_pickled(kind: type[Any]) -> None:
+    """Has a class pickled as a call with all its fields: by itself a frozen dataclass with slots goes field by field
+    through Python, on both sides."""
+    values = attrgetter(*(one.name for one in fields(kind)))
+    copyreg.pickle(kind, lambda value: (kind, values(value)))
+
+
+for _kind in (Packed, Parsed, Candidate, Hint, Job, Source, Owner, Document):
+    _quickly_pickled(_kind)
+
+
 def pack(parsed: Parsed, parcel: Parcel) -> Packed:
     """Puts the large contents into the parcel."""
     large = {n: one for n, one in enumerate(parsed.documents) if len(one.content) >= LARGE}
+    if not large and len(parsed.inner or b"") < LARGE:
+        return Packed(parsed)
     inner = parcel.put(parsed.inner) if parsed.inner and len(parsed.inner) >= LARGE else None
     places = {n: parcel.put(one.content) for n, one in large.items()}
     documents = tuple(replace(one, content=b"") if n in large else one for n, one in enumerate(parsed.documents))
