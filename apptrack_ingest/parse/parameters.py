@@ -6,6 +6,10 @@ from urllib.parse import unquote_to_bytes
 
 from apptrack_ingest.parse.text import decode_bytes, decode_header
 
+# Parameters as most programs write them: nothing to repair, to unquote or to put together.
+_PLAIN = r'\s*+([A-Za-z-]++)=(?:"([^"\\]*+)"|([^\s";]++))\s*+(?:;|\Z)'
+_PLAIN_ONE = re.compile(_PLAIN)
+_PLAIN_ALL = re.compile(f"(?:{_PLAIN})*+")
 _NAME = re.compile(r"[\s;]*([^\s;=\"]+)\s*(=)?\s*")
 # What can matter inside quotes: a quoted pair, or a quote.
 _MARK = re.compile(r'\\.|"', re.DOTALL)
@@ -32,7 +36,9 @@ class Parameters:
     def token(self, name: str) -> str | None:
         """A parameter that is a single word (charset, boundary), without the comment that may follow it."""
         found = self.named.get(name)
-        return _COMMENT.sub("", found).strip() if found else None
+        if found and "(" in found:
+            found = _COMMENT.sub("", found)
+        return found.strip() if found else None
 
 
 def read_parameters(header: str) -> Parameters:
@@ -42,6 +48,10 @@ def read_parameters(header: str) -> Parameters:
         return Parameters(_bare_value(header), {}, {})
     value, rest = _main_value(header)
     plain: dict[str, str] = {}
+    if "=?" not in rest and _PLAIN_ALL.fullmatch(rest):
+        for name, quoted, word in _PLAIN_ONE.findall(rest):
+            plain.setdefault(name.lower(), quoted or word)
+        return Parameters(_bare_value(value), plain, plain)
     literal: dict[str, str] = {}
     segments: dict[str, Segments] = {}
     for name, read, as_sent in _pairs(rest):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from apptrack_ingest.parse.headers import Fields
 from apptrack_ingest.parse.parameters import Parameters, read_parameters
@@ -10,19 +11,23 @@ from apptrack_ingest.parse.text import clean_line, decode_bytes, decode_header, 
 
 # A header of a part is read this far: file names end long before.
 _LONGEST_VALUE = 8 * 1024
+# What is remembered from mail to mail is this short.
+_LONGEST_USUAL = 32
 # RFC 6838, section 4.2, with what else senders use; what follows is not part of the type.
 _TYPE = re.compile(r"[\"'<\s]*([a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+*-]{1,127})")
 _FILE_NAME = re.compile(r"[^/\\\r\n]{1,200}\.[A-Za-z0-9]{2,5}")
 _WINDOWS_PATH = re.compile(r"([A-Za-z]:\\|\\\\)")
 _MAILS = frozenset({"message/rfc822", "message/global", "message/news"})
 _FILES = frozenset({"application/octet-stream", "application/eml", "application/x-eml"})
-_MIME_HEADERS = (
-    b"content-type",
-    b"content-disposition",
-    b"content-transfer-encoding",
-    b"content-id",
-    b"content-description",
-    b"content-location",
+_MIME_HEADERS = frozenset(
+    {
+        b"content-type",
+        b"content-disposition",
+        b"content-transfer-encoding",
+        b"content-id",
+        b"content-description",
+        b"content-location",
+    }
 )
 
 
@@ -61,13 +66,14 @@ class Head:
 
 def read_head(fields: Fields, default_type: str = "text/plain") -> Head:
     """Read the headers that describe a part; of a repeated one the first counts."""
-    values: dict[bytes, str] = {}
+    values: dict[bytes, bytes] = {}
     for name, value in fields:
         known = name.lower()
         if known in _MIME_HEADERS and known not in values:
-            values[known] = _text(value)
-    kind = read_parameters(values.get(b"content-type", ""))
-    disposition = read_parameters(values.get(b"content-disposition", ""))
+            values[known] = value
+    kind = _parameters(values.get(b"content-type", b""))
+    disposition = _parameters(values.get(b"content-disposition", b""))
+    content_id = values.get(b"content-id")
     found = _TYPE.match(kind.value)
     boundary = kind.named.get("boundary")
     return Head(
@@ -79,9 +85,19 @@ def read_head(fields: Fields, default_type: str = "text/plain") -> Head:
         disposition=disposition.value.partition(" ")[0] or None,
         name=_name(disposition, kind),
         hint=_hint(disposition, kind, values),
-        content_id=values.get(b"content-id") or None,
-        encoding=read_parameters(values.get(b"content-transfer-encoding", "")).value.rstrip(":"),
+        content_id=(_text(content_id) or None) if content_id else None,
+        encoding=_parameters(values.get(b"content-transfer-encoding", b"")).value.rstrip(":"),
     )
+
+
+def _parameters(value: bytes) -> Parameters:
+    return _usual_parameters(value) if len(value) <= _LONGEST_USUAL else read_parameters(_text(value))
+
+
+@lru_cache(maxsize=256)
+def _usual_parameters(value: bytes) -> Parameters:
+    """Types with a charset and transfer encodings are the same in mail after mail; names and boundaries are longer."""
+    return read_parameters(_text(value))
 
 
 def _text(value: bytes) -> str:
@@ -94,11 +110,12 @@ def _name(disposition: Parameters, kind: Parameters) -> str | None:
     return clean_line(disposition.named.get("filename") or kind.named.get("name") or "").value or None
 
 
-def _hint(disposition: Parameters, kind: Parameters, values: Mapping[bytes, str]) -> str | None:
+def _hint(disposition: Parameters, kind: Parameters, values: Mapping[bytes, bytes]) -> str | None:
     for path in (disposition.literal.get("filename"), kind.literal.get("name")):
         if path and _WINDOWS_PATH.match(path):
             return path
-    described = values.get(b"content-description")
-    description = decode_header(described.encode()).value if described else ""
-    location = values.get(b"content-location", "").strip(" <>")
+    if not (b"content-description" in values or b"content-location" in values):
+        return None
+    description = decode_header(_text(values.get(b"content-description", b"")).encode()).value
+    location = _text(values.get(b"content-location", b"")).strip(" <>")
     return next((text for text in (description, location) if text and _FILE_NAME.fullmatch(text)), None)

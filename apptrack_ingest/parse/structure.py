@@ -5,7 +5,7 @@ part's headers where one of them is broken.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from apptrack_ingest.errors import Unreadable
@@ -85,7 +85,8 @@ def split(raw: bytes, start: int, fields: Fields, budget: Budget) -> tuple[Part,
 class _Splitter:
     """Walks the lines that begin with two hyphens. `open` are the multiparts that are not over, outermost first, `marks`
     their boundaries by how deep they are; of two with the same one the inner counts.
-    `beginnings` are the first `width` bytes of each: what a line is looked at first."""
+    `beginnings` are the first `width` bytes of each: what a line is looked at first; `needle` is how a line after another
+    begins that can be one of them: the longer what is looked for, the faster it is found."""
 
     def __init__(self, raw: bytes, budget: Budget) -> None:
         self.raw = raw
@@ -96,6 +97,7 @@ class _Splitter:
         self.depths: dict[bytes, int] = {}
         self.width = 0
         self.beginnings: frozenset[bytes] = frozenset()
+        self.needle = b"\n--"
         self.leaf: Part | None = None
         self.text_from = 0
 
@@ -107,26 +109,25 @@ class _Splitter:
         self._leave_all(len(self.raw))
         return root, self.warnings
 
-    def _boundary_line(self, position: int) -> tuple[int, int] | None:
-        """Start and end of the next boundary line, from a line's start on. A line that is none costs one look at as many
-        bytes as the shortest boundary has."""
-        raw, find, width, beginnings = self.raw, self.raw.find, self.width, self.beginnings
-        start = position if raw.startswith(b"--", position) else find(b"\n--", position) + 1 or -1
+    def _boundary_line(self, position: int) -> tuple[int, int, int, bool] | None:
+        """Start and end of the next boundary line, from a line's start on, and what it is (see `_mark`). A line that is none
+        costs one look at as many bytes as the shortest boundary has."""
+        raw, find, width, beginnings, needle = self.raw, self.raw.find, self.width, self.beginnings, self.needle
+        start = position if raw.startswith(b"--", position) else find(needle, position) + 1 or -1
         while start >= 0:
             if raw[start + 2 : start + 2 + width] in beginnings:
                 end = find(b"\n", start) + 1 or len(raw)
-                depth, _ = self._mark(start, end)
+                depth, closes = self._mark(start, end)
                 if depth is not None and (not self.open[depth].closed or self._goes_on(end)):
-                    return start, end
-            start = find(b"\n--", start + 2) + 1 or -1
+                    return start, end, depth, closes
+            start = find(needle, start + 2) + 1 or -1
         return None
 
-    def _take(self, start: int, end: int) -> int:
+    def _take(self, start: int, end: int, depth: int, closes: bool) -> int:
         """Take a boundary line; the position from which to read on."""
-        depth, closes = self._mark(start, end)
         before = self._before(start)
         self._end_text(before)
-        self._leave((depth or 0) + 1, before)
+        self._leave(depth + 1, before)
         container = self.open[-1]
         self.text_from = end
         if closes:
@@ -189,6 +190,7 @@ class _Splitter:
     def _look_for(self) -> None:
         self.width = min(map(len, self.marks), default=0)
         self.beginnings = frozenset(mark[: self.width] for mark in self.marks)
+        self.needle = b"\n--" + _common_beginning(self.marks)
 
     def _boundary(self, part: Part) -> bytes | None:
         declared = part.head.boundary
@@ -289,3 +291,11 @@ class _Splitter:
     def _lacks_its_fold(self, fields: list[tuple[bytes, bytes]], line: bytes) -> bool:
         """A parameter on a line of its own, whose leading blank was lost on the way."""
         return bool(fields) and fields[-1][1].rstrip().endswith(b";") and _BARE_PARAMETER.match(line) is not None
+
+
+def _common_beginning(marks: Sequence[bytes]) -> bytes:
+    if len(marks) < 2:
+        return b"".join(marks)
+    first, last = min(marks), max(marks)
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((at for at, (one, other) in pairs if one != other), len(first))]
