@@ -46,7 +46,7 @@ _AROUND_DOTS = re.compile(r"\s*([.@])\s*")
 _ATEXT = r"[^\s\"<>(),;:@\[\]\\\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]+"
 _ADDRESS = re.compile(rf'(?:{_ATEXT}|"(?:[^"\\\x00-\x1f\ud800-\udfff]|\\[^\ud800-\udfff])+")@(?:{_ATEXT}|\[[\w.:-]+\])')
 # `address`, `<address>`, `Jane Doe <address>` or `"Doe, Jane" <address>`, in ASCII.
-_PLAIN_NAME = r"(?:(?:[\w!#$%&'*+/?^`{|}~-]++\s++)*+|\"[^\"\\]*+\"\s*+)"
+_PLAIN_NAME = r"((?:[\w!#$%&'*+/?^`{|}~-]++\s++)*+|\"[^\"\\]*+\"\s*+)"
 _PLAIN_ADDRESS = r"\w[\w+-]*+(?:\.[\w+-]++)*+@[\w-]++(?:\.[\w-]++)++"
 _PLAIN = re.compile(rf"\s*+(?:{_PLAIN_NAME}<({_PLAIN_ADDRESS})>|({_PLAIN_ADDRESS}))\s*+", re.ASCII)
 # Directions and invisible marks that can make a name or address show as another; the joiners that Persian needs stay.
@@ -99,6 +99,9 @@ def read_mailboxes(value: str) -> Iterator[Mailbox]:
     name or one after another, a comma or semicolon inside an unquoted name, brackets and quotes left open or doubled,
     `mailto:`, white space inside an address.
     """
+    if plain := _plain_mailbox(value):
+        yield plain
+        return
     carried: list[str] = []
     for item in _Scan(_INVISIBLE.sub("", value[:_LONGEST_VALUE])).items():
         mailboxes = _mailboxes(item, carried)
@@ -107,12 +110,22 @@ def read_mailboxes(value: str) -> Iterator[Mailbox]:
         carried = [*carried, " ".join(item.shown) + item.ended_by] if goes_on else []
 
 
+def _plain_mailbox(value: str) -> Mailbox | None:
+    """The mailbox where a name and an address stand there as plain as can be: the same as `_Scan` finds, and sooner."""
+    fits = len(value) <= LONGEST_ADDRESS and value.isascii() and value.isprintable() and "=?" not in value
+    found = _PLAIN.fullmatch(value) if fits else None
+    if found is None:
+        return None
+    name = (found[1] or "").strip(" ").strip('"')
+    return Mailbox(" ".join(name.split()) or None, found[2] or found[3])
+
+
 def agreed(value: str, address: str) -> bool:
     """Whether mail-parser, which keeps to the rules, reads the same first address; it is not asked where a name and an
     address stand there as plain as can be."""
     plainly = _PLAIN.fullmatch(value)
     if plainly:
-        return (plainly[1] or plainly[2]).casefold() == address.casefold()
+        return (plainly[2] or plainly[3]).casefold() == address.casefold()
     plain = value[:_OPINION_WITHIN].replace("=?", " ")  # it raises on damaged encoded words
     try:
         found = get_addresses(clean_line(plain).value)

@@ -16,8 +16,10 @@ PLACEHOLDER_NAMES = frozenset({"no_name", "no_name no_name"})
 SYSTEM_LOCAL_PARTS = ("noreply", "donotreply", "mailerdaemon", "postmaster")
 # Senders of bounces, often with a return path encoded behind; a whole word, for there are people who work as bouncers.
 _BOUNCES = re.compile(r"bounces?([^a-z]|$)")
+_SEPARATORS = str.maketrans("", "", "-_.")
 # idibu's own domains: its routing addresses (apply-1-2@at.idibu.com, Name.xxx@idibu.aptrack.co.uk) are not candidates.
 SYSTEM_DOMAINS = ("idibu.com", "aptrack.co.uk")
+_SYSTEM_ENDINGS = tuple("." + domain for domain in SYSTEM_DOMAINS)
 # Mailboxes of one header that are looked at: a list of senders has two or three.
 _MOST_MAILBOXES = 10
 _MOST_HEADERS = 5
@@ -41,8 +43,9 @@ def find_candidate(fields: Fields) -> tuple[Candidate, tuple[str, ...]]:
     """The candidate and warnings in words. Where only a system's address is known the candidate has none: a name shown
     beside it is kept as a hint, since it may be the candidate's or the job board's."""
     sender = _read(fields, "From")
-    if sender.person is not None:
-        return _candidate(sender.person, sender), sender.warnings
+    person = sender.person
+    if person is not None:
+        return _candidate(person, sender), sender.warnings
     hints = _name_hints(sender)
     reply_to = _read(fields, "Reply-To")
     warnings = (*sender.warnings, *reply_to.warnings)
@@ -61,9 +64,10 @@ def sender_address(fields: Fields) -> str:
 def is_system_address(address: str) -> bool:
     """Whether an address belongs to a system (job board, mail server, idibu) and not to a person."""
     local, _, domain = address.lower().rpartition("@")
-    plain = local.translate(str.maketrans("", "", "-_."))
-    ours = any(domain == system or domain.endswith("." + system) for system in SYSTEM_DOMAINS)
-    return ours or plain.startswith(SYSTEM_LOCAL_PARTS) or bool(_BOUNCES.match(local))
+    plain = local.translate(_SEPARATORS)
+    return (
+        ("." + domain).endswith(_SYSTEM_ENDINGS) or plain.startswith(SYSTEM_LOCAL_PARTS) or bool(_BOUNCES.match(local))
+    )
 
 
 def _candidate(person: Mailbox, read: _Read, hints: tuple[Hint, ...] = ()) -> Candidate:
@@ -99,7 +103,8 @@ def _read_one(text: Text, header: str) -> _Read:
 
 
 def _text(value: bytes, fields: Fields) -> Text:
-    return decode_bytes(unfold(value), None, header_charset(fields))
+    line = unfold(value)
+    return decode_bytes(line, None, None if line.isascii() else header_charset(fields))
 
 
 def _usable(mailbox: Mailbox, text: Text) -> bool:

@@ -3,9 +3,9 @@
 import codecs
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from encodings.aliases import aliases
 from functools import lru_cache
+from typing import NamedTuple
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # Codecs that take more than linear time or that turn harmless text into something else.
@@ -78,11 +78,11 @@ _META_CHARSET = re.compile(rb"<meta\b[^>]{0,200}?\bcharset\s{0,9}=\s{0,9}[\"']?\
 # Where the HTML standard has a charset stand (section 4.2.5.4: within the first 1024 bytes), with room for mail's extras.
 _META_WITHIN = 4096
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MARKS = tuple(mark for mark, _ in _BOMS)
 _CHARSET_PARAMETER = re.compile(rb";\s{0,99}charset\*?\s{0,9}=\s{0,9}\"?([^\s\";]{1,60})", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """Decoded text; `certain` is False where a byte had to be guessed, replaced or left out."""
 
     value: str
@@ -114,7 +114,9 @@ def charset_of_html(content: bytes) -> str | None:
 
 def charset_of_mark(content: bytes) -> str | None:
     """The charset told by a byte order mark at the beginning."""
-    return next((codec for mark, codec in _BOMS if content.startswith(mark)), None)
+    if not content.startswith(_MARKS):
+        return None
+    return next(codec for mark, codec in _BOMS if content.startswith(mark))
 
 
 def charset_parameter(content_type: bytes) -> str | None:

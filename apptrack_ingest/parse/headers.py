@@ -1,8 +1,9 @@
 """The header block of a mail, read in linear time whatever comes; all that is looked at before the 250."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 from apptrack_ingest.model import HeldReason
@@ -60,12 +61,24 @@ def header_block(raw: bytes, limit: int) -> bytes | None:
     return raw if len(raw) <= limit else None
 
 
-def scan_header_block(block: bytes) -> list[tuple[bytes, bytes]]:
+class Scanned(list[tuple[bytes, bytes]]):
+    """All fields of a header block in order as (name, raw value), not to be changed once it is there."""
+
+    @cached_property
+    def by_name(self) -> Mapping[bytes, list[bytes]]:
+        """The values by their field's name in lower case: one mail's reading asks for some dozen names."""
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in self:
+            found.setdefault(name.lower(), []).append(value)
+        return found
+
+
+def scan_header_block(block: bytes) -> Scanned:
     """All fields in order as (name, raw value with its folds kept); lines that are no header are passed over.
 
     Only LF ends a line: a bare CR stays in the value, so that no header can hide in another one.
     """
-    return [(name, value.rstrip(b"\r")) for name, value in _FIELD.findall(_lines(block))]
+    return Scanned((name, value.rstrip(b"\r")) for name, value in _FIELD.findall(_lines(block)))
 
 
 def peek(block: bytes) -> Peek:
@@ -99,9 +112,9 @@ def _only_integer(values: Iterable[bytes]) -> int | None:
     return numbers.pop() if len(numbers) == 1 else None
 
 
-def values_of(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+def values_of(fields: Fields, name: bytes) -> Sequence[bytes]:
     """The raw values of all fields of one name (given in lower case)."""
-    return [value for field, value in fields if field.lower() == name]
+    return (fields if isinstance(fields, Scanned) else Scanned(fields)).by_name.get(name, ())
 
 
 def read_applicant_id(values: Sequence[bytes]) -> tuple[int | None, HeldReason | None]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import unescape
 
 from apptrack_ingest.model import Candidate, Hint
@@ -75,7 +75,7 @@ def with_hints(
             hints.append(hint)
         if len(hints) >= _MOST_HINTS:
             break
-    return replace(candidate, hints=tuple(hints))
+    return Candidate(candidate.name, candidate.email, candidate.source, tuple(hints))
 
 
 def _found(subject: str | None, text: str | None, html: str | None) -> Iterator[Hint]:

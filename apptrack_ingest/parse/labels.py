@@ -30,6 +30,7 @@ _KINDS = {" ".join(label.split()): kind for kind, labels in _WORDS.items() for l
 _LABELLED = re.compile(
     r"\s{0,20}[*•·\-–>|]{0,3}\s{0,5}([^\W\d_][^\t:=\n]{1,40}?)[ ]{0,5}[*]{0,2}(?:[:=]|\t)+[*]{0,2}(.*)"
 )
+_NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
 def labelled(line: str) -> tuple[str, str, str] | None:
@@ -37,5 +38,5 @@ def labelled(line: str) -> tuple[str, str, str] | None:
     found = _LABELLED.match(line)
     if found is None:
         return None
-    kind = _KINDS.get(" ".join(re.sub(r"[\W\d_]+", " ", found[1].lower().replace("'", "").replace("’", "")).split()))
+    kind = _KINDS.get(" ".join(_NO_LETTERS.sub(" ", found[1].lower().replace("'", "").replace("’", "")).split()))
     return (kind, found[1].strip(), found[2].strip(" \t|*")) if kind else None

@@ -1,12 +1,11 @@
 """The X-iTrackID-* headers read into job, source, owner and client reference (idibu's documentation)."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from apptrack_ingest.model import HeldReason, Job, Owner, Source
-from apptrack_ingest.parse.headers import APPLICANT_ID, CLIENT_ID, Fields, read_applicant_id, read_integer
+from apptrack_ingest.parse.headers import APPLICANT_ID, CLIENT_ID, Fields, read_applicant_id, read_integer, values_of
 from apptrack_ingest.parse.text import Text, decode_header, header_charset, unfold
 
 T = TypeVar("T")
@@ -28,6 +27,8 @@ HEADERS = (
     "Reference",
     "Type",
 )
+_KEYS = {name: (PREFIX + name).lower().encode() for name in HEADERS}
+_CANONICAL = {APPLICANT_ID, CLIENT_ID, *_KEYS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,8 @@ class Metadata:
 
 def read_metadata(fields: Fields) -> Metadata:
     """Read all metadata headers of a scanned header block; names are case-insensitive."""
-    values: dict[bytes, list[bytes]] = defaultdict(list)
-    for name, value in fields:
-        values[name.lower()].append(value)
-    reader = _Reader(values, header_charset(fields))
-    applicant_id, problem = read_applicant_id(values.get(APPLICANT_ID, []))
+    reader = _Reader(fields, header_charset(fields))
+    applicant_id, problem = read_applicant_id(values_of(fields, APPLICANT_ID))
     return Metadata(
         applicant_id=applicant_id,
         id_problem=problem,
@@ -66,13 +64,12 @@ def read_metadata(fields: Fields) -> Metadata:
 def canonical(fields: Fields) -> tuple[tuple[str, str], ...]:
     """The metadata as sorted (name, value) pairs without a trace of case, folding or encoding, for the digest. An empty
     header says nothing: relays drop such headers, and the copy is the same application."""
-    names = {APPLICANT_ID, CLIENT_ID} | {(PREFIX + name).lower().encode() for name in HEADERS}
     return tuple(
         sorted(
             {
                 (name.lower().decode("ascii"), " ".join(decode_header(value).value.split()))
                 for name, value in fields
-                if name.lower() in names and unfold(value).strip()
+                if name.lower() in _CANONICAL and unfold(value).strip()
             }
         )
     )
@@ -104,17 +101,17 @@ def _looks_like_address(text: str) -> bool:
 class _Reader:
     """Reads one optional header at a time and keeps the warnings."""
 
-    values: Mapping[bytes, list[bytes]]
+    fields: Fields
     hint: str | None
     warnings: list[str] = field(default_factory=list)
 
     def integer(self, name: str) -> int | None:
-        value = self._only(name, lambda raw: (read_integer(raw), self._decode(raw).value))
-        if value is None:
+        raw = self._only(name, bytes)
+        if raw is None:
             return None
-        number, text = value
+        number = read_integer(raw)
         if number is None:
-            self._warn(name, f"is not a number ({text[:100]!r}) and was left out")
+            self._warn(name, f"is not a number ({self._decode(raw).value[:100]!r}) and was left out")
         return number
 
     def text(self, name: str) -> str | None:
@@ -138,10 +135,10 @@ class _Reader:
 
     def _only(self, name: str, read: Callable[[bytes], T]) -> T | None:
         """The one value of a header; None when missing, empty or repeated with another value."""
-        raw = [value for value in self.values.get((PREFIX + name).lower().encode(), ()) if unfold(value)]
+        raw = [value for value in values_of(self.fields, _KEYS[name]) if unfold(value)]
         if not raw:
             return None
-        if len({self._decode(value) for value in dict.fromkeys(raw)}) > 1:
+        if len(raw) > 1 and len({self._decode(value) for value in dict.fromkeys(raw)}) > 1:
             self._warn(name, "is there more than once with different values and was left out")
             return None
         return read(raw[0])

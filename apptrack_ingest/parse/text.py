@@ -8,8 +8,9 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
+from typing import NamedTuple
 
 from apptrack_ingest.parse.charsets import (
     Text,
@@ -20,7 +21,7 @@ from apptrack_ingest.parse.charsets import (
     is_utf8,
     scrub,
 )
-from apptrack_ingest.parse.headers import Fields
+from apptrack_ingest.parse.headers import Fields, values_of
 
 __all__ = [
     "Text",
@@ -48,10 +49,11 @@ _CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 # What mail programs write before the first part, for readers that know no MIME (RFC 2046, section 5.1.1).
 _BOILERPLATE = re.compile(r"\bMIME\b|(?i:\bmulti-?part message)")
 _LONGEST_BOILERPLATE = 400
+# Bytes of a header whose reading is remembered.
+_REMEMBERED = 512
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
+class _Word(NamedTuple):
     """A stretch of a header: an encoded word (charset, encoding, its text) or, charset None, bytes as they stand."""
 
     charset: str | None
@@ -65,22 +67,37 @@ def decode_header(raw: bytes, hint: str | None = None) -> Text:
     A space at a fold beside an encoded word stays, white space between two encoded words goes (RFC 2047, section 6.2).
     `hint` is a charset for raw bytes that are no UTF-8 (see `header_charset`). Words encoded twice are decoded twice.
     """
-    text = _decoded(unfold(raw), hint)
+    plain = unfold(raw)
+    if plain.isascii() and b"=?" not in plain and b"\x1b" not in plain:  # nearly every header
+        return clean_line(plain.decode("ascii"))
+    if len(plain) <= _REMEMBERED:
+        return _remembered(plain, hint)
+    return _read_words(plain, hint)
+
+
+@lru_cache(maxsize=64)
+def _remembered(line: bytes, hint: str | None) -> Text:
+    """One mail's reading asks for the same header up to three times."""
+    return _read_words(line, hint)
+
+
+def _read_words(line: bytes, hint: str | None) -> Text:
+    text = _decoded(line, hint)
     if "=?" in text.value and _ONLY_WORDS.fullmatch(text.value):
         text = Text(_decoded(text.value.encode(), hint).value, certain=False)
-    line = clean_line(text.value)
-    return Text(line.value, line.certain and text.certain)
+    clean = clean_line(text.value)
+    return Text(clean.value, clean.certain and text.certain)
 
 
 def header_charset(fields: Fields) -> str | None:
     """The charset of the mail's own Content-Type: the likeliest one of raw bytes in its headers too."""
-    declared = (unfold(value) for name, value in fields if name.lower() == b"content-type")
-    return charset_parameter(next(declared, b""))
+    declared = values_of(fields, b"content-type")
+    return charset_parameter(unfold(declared[0])) if declared else None
 
 
 def read_subject(fields: Fields) -> tuple[str | None, tuple[str, ...]]:
     """The decoded Subject of a scanned header block (None: there is none) and warnings in words."""
-    raw = [value for name, value in fields if name.lower() == b"subject"]
+    raw = values_of(fields, b"subject")
     if not raw:
         return None, ()
     charset = header_charset(fields)
@@ -145,8 +162,6 @@ def clean_body(text: str) -> Text:
 
 
 def _decoded(line: bytes, hint: str | None) -> Text:
-    if line.isascii() and b"=?" not in line and b"\x1b" not in line:
-        return Text(line.decode("ascii"))
     pieces: list[Text] = []
     for (charset, encoding), words in groupby(_words(line), key=lambda word: (word.charset, word.encoding)):
         run = [word.text for word in words]
