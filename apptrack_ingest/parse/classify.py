@@ -72,6 +72,8 @@ _OTHER_WORDS = re.compile(
     r"certificat|zertifikat|zeugnis|transcript|diploma|referen|recommend|portfolio|passport|visa\b|licen[cs]e|degree",
     re.IGNORECASE,
 )
+_HUMPS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,10 @@ def _kind_of_type(content_type: str) -> str | None:
 def _words(name: str) -> str:
     """A file name as words: CamelCase and separators split, accents gone, lower case."""
     stem = name.rpartition(".")[0] or name
-    split = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem)
-    plain = "".join(c for c in unicodedata.normalize("NFKD", split) if not unicodedata.combining(c))
-    return re.sub(r"[\W\d_]+", " ", plain).lower()
+    split = _HUMPS.sub(" ", stem)
+    plain = split if split.isascii() else _without_accents(split)
+    return _NO_LETTERS.sub(" ", plain).lower()
+
+
+def _without_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))

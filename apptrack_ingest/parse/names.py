@@ -44,9 +44,8 @@ class SafeNames:
     def name(self, original: str | None, content_type: str) -> str:
         """A safe name near to what the mail said, with an extension, at most 150 bytes of UTF-8."""
         stem, extension = _split(_cleaned(original or ""))
-        wanted = extension_of(content_type)
-        if not extension or (content_type == "message/rfc822" and extension.lower() != wanted):
-            stem, extension = stem + extension, wanted
+        if not extension or (content_type == "message/rfc822" and extension.lower() != ".eml"):
+            stem, extension = stem + extension, extension_of(content_type)
         stem = stem.strip(" .") or "document"
         if _DEVICES.fullmatch(stem.partition(".")[0].strip()):
             stem = "_" + stem
@@ -71,9 +70,13 @@ def extension_of(content_type: str) -> str:
 
 def _cleaned(original: str) -> str:
     """The last component of a path, composed (NFC), without anything invisible or forbidden on some system."""
-    last = re.split(r"[\\/]", original.rstrip("\\/ "))[-1]
-    visible = "".join(c for c in unicodedata.normalize("NFC", last) if unicodedata.category(c) not in _INVISIBLE)
+    last = original.rstrip("\\/ ").replace("\\", "/").rpartition("/")[2]
+    visible = last if last.isascii() and last.isprintable() else _visible(last)
     return " ".join(_FORBIDDEN.sub("_", visible).split()).strip(" .")
+
+
+def _visible(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) not in _INVISIBLE)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -89,4 +92,6 @@ def _fitted(stem: str, number: str, extension: str) -> str:
 
 
 def _folded(name: str) -> str:
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

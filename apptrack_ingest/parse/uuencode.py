@@ -54,7 +54,7 @@ def decode_first_file(text: bytes) -> tuple[bytes, str | None] | None:
 
 def has_yenc(text: bytes) -> bool:
     """Whether a file was put into the text with yEnc, which mail cannot carry unharmed: it is only noticed."""
-    return _YENC.search(text) is not None
+    return b"=ybegin " in text and _YENC.search(text) is not None
 
 
 def _read_file(text: bytes, begin: re.Match[bytes]) -> UuFile | None:
