@@ -1,7 +1,7 @@
 """A structured header's value and parameters (RFC 2045, RFC 2231), as mail programs write them, not only as they should."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from apptrack_ingest.parse.text import decode_bytes, decode_header
@@ -22,8 +22,7 @@ _FORGOTTEN = re.compile(r"\s+(?=[\w*-]+\s*=)")
 Segments = dict[int, tuple[str, bool]]
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(NamedTuple):
     """The value before the first semicolon, in lower case and without comments, and the parameters by lower-case name.
 
     `literal` has the quoted values as they stand, backslashes kept: a Windows path in quotes is no sequence of quoted pairs.

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from apptrack_ingest.parse.headers import Fields
 from apptrack_ingest.parse.parameters import Parameters, read_parameters
@@ -31,8 +31,7 @@ _MIME_HEADERS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A part's description. `content_type` is in lower case, the default where none or none that can be read is given.
 
     `unclear` says that there is a Content-Type, and one that cannot be read: RFC 2045, section 5.2, has that taken for text.
@@ -107,7 +106,8 @@ def _text(value: bytes) -> str:
 
 def _name(disposition: Parameters, kind: Parameters) -> str | None:
     """RFC 2183, section 2.3; senders put it into Content-Type too, or there alone."""
-    return clean_line(disposition.named.get("filename") or kind.named.get("name") or "").value or None
+    name = disposition.named.get("filename") or kind.named.get("name")
+    return clean_line(name).value or None if name else None
 
 
 def _hint(disposition: Parameters, kind: Parameters, values: Mapping[bytes, bytes]) -> str | None:

@@ -14,6 +14,10 @@ from apptrack_ingest.parse.part import Head, read_head
 
 # RFC 5322, section 3.6.8; section 4.5: white space before the colon, obsolete but seen.
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:")
+# Headers with nothing to repair, up to the empty line. None begins with a hyphen, as a boundary does.
+_PLAIN_FIELD = rb"[!-,.-9;-~][!-9;-~]*+[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+"
+_PLAIN_HEAD = re.compile(rb"((?:" + _PLAIN_FIELD + rb")*+)\r?\n")
+_NAME_AND_VALUE = re.compile(rb"([!-9;-~]++)[ \t]*+:([^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
 _BARE_PARAMETER = re.compile(rb"[\w*-]+=")
 # Bytes read of one header, and of the headers of all parts together: real parts have some hundred.
 LONGEST_HEADER = 8 * 1024
@@ -188,7 +192,9 @@ class _Splitter:
         self._look_for()
 
     def _look_for(self) -> None:
-        self.width = min(map(len, self.marks), default=0)
+        if not self.marks:
+            return
+        self.width = min(map(len, self.marks))
         self.beginnings = frozenset(mark[: self.width] for mark in self.marks)
         self.needle = b"\n--" + _common_beginning(self.marks)
 
@@ -258,6 +264,13 @@ class _Splitter:
     def _head(self, start: int) -> tuple[list[tuple[bytes, bytes]], int]:
         """A part's header fields and where its body begins: after an empty line, at a boundary, or where a line is no
         header and none of MIME's follows."""
+        plain = _PLAIN_HEAD.match(self.raw, start, start + LONGEST_HEADER)
+        if plain and self.budget.head_bytes >= len(plain[1]):
+            self.budget.head_bytes -= len(plain[1])
+            return _NAME_AND_VALUE.findall(plain[1]), plain.end()
+        return self._odd_head(start)
+
+    def _odd_head(self, start: int) -> tuple[list[tuple[bytes, bytes]], int]:
         fields: list[tuple[bytes, bytes]] = []
         position = start
         while position < len(self.raw):
@@ -294,8 +307,6 @@ class _Splitter:
 
 
 def _common_beginning(marks: Sequence[bytes]) -> bytes:
-    if len(marks) < 2:
-        return b"".join(marks)
     first, last = min(marks), max(marks)
     pairs = enumerate(zip(first, last, strict=False))
     return first[: next((at for at, (one, other) in pairs if one != other), len(first))]
