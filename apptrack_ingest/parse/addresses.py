@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mailparser.utils import get_addresses
 
@@ -53,8 +54,7 @@ _PLAIN = re.compile(rf"\s*+(?:{_PLAIN_NAME}<({_PLAIN_ADDRESS})>|({_PLAIN_ADDRESS
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]")
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
+class Mailbox(NamedTuple):
     """A mailbox as the header shows it: `name` decoded (None: none there), `address` as written but without comments
     and folding. What stands in angle brackets and is no address is kept as it is: see `is_address`. `certain` is False
     where the name holds bytes of no certain charset."""

@@ -1,8 +1,8 @@
 """Who applied: the candidate's name and address from From, or from Reply-To where From is a system's address."""
 
 import re
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from apptrack_ingest.model import Candidate, Hint
 from apptrack_ingest.parse.addresses import Mailbox, agreed, is_address, read_mailboxes
@@ -25,8 +25,7 @@ _MOST_MAILBOXES = 10
 _MOST_HEADERS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     """What one header says: its mailboxes that can be used, and warnings in words."""
 
     header: str

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from apptrack_ingest.model import Role
 
@@ -76,8 +76,7 @@ _HUMPS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What a document's role is judged by. `shown` says that the body shows it (inline, or with a Content-ID and no
     disposition); `nested` that it comes from a mail attached to this one; `also_text` that it counts
     as text of the mail too."""
@@ -92,8 +91,7 @@ class Facts:
     flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """A role (None while only the other documents can settle it) and how it was found."""
 
     facts: Facts
@@ -137,11 +135,11 @@ def _judge_alone(facts: Facts) -> Judgement:
 def _settled(one: Judgement, is_cv: bool, why: str) -> Judgement:
     if one.role is not None:
         return one
-    return replace(one, role=Role.CV, why=why) if is_cv else _passed_over(one)
+    return one._replace(role=Role.CV, why=why) if is_cv else _passed_over(one)
 
 
 def _passed_over(one: Judgement) -> Judgement:
-    return replace(one, role=Role.OTHER, why="another document is likelier the CV")
+    return one._replace(role=Role.OTHER, why="another document is likelier the CV")
 
 
 def _tells_otherwise(one: Judgement) -> bool:

@@ -15,22 +15,20 @@ class ContentDigest:
     """
 
     def __init__(self, metadata: Iterable[tuple[str, str]], subject: str | None) -> None:
-        self._digest = hashlib.sha256()
-        for name, value in metadata:
-            self._add(name.encode())
-            self._add(value.encode())
-        self._add(b"subject")
-        self._add(" ".join((subject or "").split()).encode())
+        texts = [*(text for pair in metadata for text in pair), "subject", " ".join((subject or "").split())]
+        self._digest = hashlib.sha256(b"".join(_length(data) + data for data in map(str.encode, texts)))
 
     def add_leaf(self, content_type: str, content: bytes) -> None:
-        self._add(canonical_leaf(content_type, content))
+        data = canonical_leaf(content_type, content)
+        self._digest.update(_length(data))
+        self._digest.update(data)
 
     def __str__(self) -> str:
         return f"{VERSION}:{self._digest.hexdigest()}"
 
-    def _add(self, data: bytes) -> None:
-        self._digest.update(len(data).to_bytes(8, "big"))
-        self._digest.update(data)
+
+def _length(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "big")
 
 
 def canonical_leaf(content_type: str, content: bytes) -> bytes:

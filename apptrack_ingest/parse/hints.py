@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from html import unescape
+from typing import NamedTuple
 
 from apptrack_ingest.model import Candidate, Hint
 from apptrack_ingest.parse.addresses import is_address, read_mailboxes
@@ -48,8 +48,7 @@ _CELLS = frozenset({"td", "th", "dd"})
 _INLINE = frozenset({"a", "abbr", "b", "em", "font", "i", "small", "span", "strong", "sub", "sup", "u", "wbr"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(NamedTuple):
     """What is no news: the candidate's own address and name, and addresses of those the mail was sent to or by."""
 
     addresses: frozenset[str]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from apptrack_ingest.model import HeldReason, Job, Owner, Source
 from apptrack_ingest.parse.headers import APPLICANT_ID, CLIENT_ID, Fields, read_applicant_id, read_integer, values_of
@@ -27,12 +27,12 @@ HEADERS = (
     "Reference",
     "Type",
 )
+_BLANK = b" \t\r\n"
 _KEYS = {name: (PREFIX + name).lower().encode() for name in HEADERS}
 _CANONICAL = {APPLICANT_ID, CLIENT_ID, *_KEYS.values()}
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(NamedTuple):
     """What idibu says of an application; what is missing or not to be believed is None, and a warning says why."""
 
     applicant_id: int | None
@@ -69,7 +69,7 @@ def canonical(fields: Fields) -> tuple[tuple[str, str], ...]:
             {
                 (name.lower().decode("ascii"), " ".join(decode_header(value).value.split()))
                 for name, value in fields
-                if name.lower() in _CANONICAL and unfold(value).strip()
+                if name.lower() in _CANONICAL and value.strip()
             }
         )
     )
@@ -135,7 +135,7 @@ class _Reader:
 
     def _only(self, name: str, read: Callable[[bytes], T]) -> T | None:
         """The one value of a header; None when missing, empty or repeated with another value."""
-        raw = [value for value in values_of(self.fields, _KEYS[name]) if unfold(value)]
+        raw = [value for value in values_of(self.fields, _KEYS[name]) if value.strip(_BLANK)]
         if not raw:
             return None
         if len(raw) > 1 and len({self._decode(value) for value in dict.fromkeys(raw)}) > 1:

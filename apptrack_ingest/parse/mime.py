@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from apptrack_ingest.errors import Unreadable
 from apptrack_ingest.model import Parsed
@@ -38,8 +38,7 @@ def parse(raw: bytes, limits: Limits = DEFAULT_LIMITS, *, unwrap: bool = True) -
         raise Unreadable("parser-error", type(error).__name__) from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Mail:
+class _Mail(NamedTuple):
     """A mail with its header block found and read."""
 
     raw: bytes

@@ -69,7 +69,8 @@ def decode_header(raw: bytes, hint: str | None = None) -> Text:
     """
     plain = unfold(raw)
     if plain.isascii() and b"=?" not in plain and b"\x1b" not in plain:  # nearly every header
-        return clean_line(plain.decode("ascii"))
+        line = plain.decode("ascii")
+        return Text(line) if line.isprintable() else clean_line(line)
     if len(plain) <= _REMEMBERED:
         return _remembered(plain, hint)
     return _read_words(plain, hint)
@@ -141,8 +142,9 @@ def read_preamble(preamble: bytes) -> tuple[str | None, tuple[str, ...]]:
 
 def unfold(raw: bytes) -> bytes:
     """Join a folded value to one line; each fold becomes one space whatever white space a relay made of it."""
+    raw = raw.strip(b" \t\r\n")
     if b"\n" not in raw:
-        return raw.strip(b" \t\r")
+        return raw
     return b" ".join(filter(None, (line.strip(b" \t\r") for line in raw.split(b"\n"))))
 
 
