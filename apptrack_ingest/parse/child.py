@@ -13,10 +13,7 @@ import signal
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing import parent_process
 
 from apptrack_ingest.errors import Unreadable
@@ -44,6 +41,7 @@ def serve(channel: socket.socket, parcel: Parcel, parent: int, limits: Limits, m
     import apptrack_ingest.parse.mime  # noqa: F401 - loaded before it says that it is ready
 
     _leave_the_ending_to(parent)
+    memory = _MemoryLimit(memory_bytes)
     channel.sendall(READY)
     while head := _received(channel, HEAD.size):
         in_parcel, size = HEAD.unpack(head)
@@ -51,13 +49,13 @@ def serve(channel: socket.socket, parcel: Parcel, parent: int, limits: Limits, m
         channel.sendall(TAKEN)
         if in_parcel:
             parcel.empty()
-        answer = pickle.dumps(_answer(raw, parcel, limits, memory_bytes), pickle.HIGHEST_PROTOCOL)
+        answer = pickle.dumps(_answer(raw, parcel, limits, memory), pickle.HIGHEST_PROTOCOL)
         del raw
         channel.sendall(HEAD.pack(False, len(answer)) + answer)
 
 
-def _answer(raw: bytes, parcel: Parcel, limits: Limits, memory_bytes: int) -> Packed | Refusal:
-    outcome = _work(raw, limits, memory_bytes)
+def _answer(raw: bytes, parcel: Parcel, limits: Limits, memory: "_MemoryLimit") -> Packed | Refusal:
+    outcome = _work(raw, limits, memory)
     return outcome if isinstance(outcome, Refusal) else pack(outcome, parcel)
 
 
@@ -72,40 +70,46 @@ def _received(channel: socket.socket, size: int) -> bytes:
     return found
 
 
-def _work(raw: bytes, limits: Limits, memory_bytes: int) -> Parsed | Refusal:
+def _work(raw: bytes, limits: Limits, memory: "_MemoryLimit") -> Parsed | Refusal:
     from apptrack_ingest.parse.mime import parse  # here, not above: the worker imports this module, and reads no mail
 
     try:
-        with _memory_limit(memory_bytes):
+        with memory:
             return parse(raw, limits)
     except Unreadable as error:
         return Refusal(error.code, error.detail)
 
 
-@contextmanager
-def _memory_limit(memory_bytes: int) -> Iterator[None]:
-    """Hold the address space while parsing only: moving mails in and results out costs what they are long, no more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = _address_space() + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+class _MemoryLimit:
+    """Holds the address space while parsing only: moving mails in and results out costs what they are long, no more."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._usual = resource.getrlimit(resource.RLIMIT_AS)
+        self._page = resource.getpagesize()
+        self._statm = _statm()
+
+    def __enter__(self) -> None:
+        _, hard = self._usual
+        wanted = self._address_space() + self._memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+    def __exit__(self, *failure: object) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, self._usual)
+
+    def _address_space(self) -> int:
+        """Bytes of address space in use (proc(5), statm); 0 where the system does not tell."""
+        if self._statm is None:
+            return 0
+        return int(os.pread(self._statm, _STATM_BYTES, 0).split()[0]) * self._page
 
 
-def _address_space() -> int:
-    """Bytes of address space in use (proc(5), statm); 0 where the system does not tell."""
-    try:
-        return int(os.pread(_statm(), _STATM_BYTES, 0).split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
-
-
-@cache
-def _statm() -> int:
+def _statm() -> int | None:
     """Kept open: to open it costs ten times what it takes to read it."""
-    return os.open("/proc/self/statm", os.O_RDONLY)
+    try:
+        return os.open("/proc/self/statm", os.O_RDONLY)
+    except OSError:
+        return None
 
 
 def _leave_the_ending_to(parent: int) -> None:
