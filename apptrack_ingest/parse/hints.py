@@ -49,11 +49,10 @@ _INLINE = frozenset({"a", "abbr", "b", "em", "font", "i", "small", "span", "stro
 
 
 class _Known(NamedTuple):
-    """What is no news: the candidate's own address and name, and addresses of those the mail was sent to or by."""
+    """Addresses that are no news: of those the mail was sent to or by."""
 
     addresses: frozenset[str]
     domain: str
-    name: str | None
 
 
 def with_hints(
@@ -68,10 +67,15 @@ def with_hints(
     seen = {_key(hint) for hint in candidate.hints}
     hints = list(candidate.hints)
     for hint in _found(subject, text, html):
-        known = known or _known(candidate, fields)
-        if _key(hint) not in seen and _is_news(hint, known):
-            seen.add(_key(hint))
-            hints.append(hint)
+        key = _key(hint)
+        if key in seen or _is_the_candidates(hint, candidate):
+            continue
+        if hint.kind == "email":
+            known = known or _known(fields)
+            if not _is_news(hint, known):
+                continue
+        seen.add(key)
+        hints.append(hint)
         if len(hints) >= _MOST_HINTS:
             break
     return Candidate(candidate.name, candidate.email, candidate.source, tuple(hints))
@@ -175,12 +179,18 @@ def _is_postal(value: str) -> bool:
     return len(value) > 4 and "@" not in value and any(c.isalpha() for c in value)
 
 
-def _known(candidate: Candidate, fields: Fields) -> _Known:
+def _is_the_candidates(hint: Hint, candidate: Candidate) -> bool:
+    """Whether it is the name or address that the candidate is known by."""
+    own = {"email": candidate.email, "name": candidate.name}.get(hint.kind)
+    return own is not None and hint.value.lower() == own.lower()
+
+
+def _known(fields: Fields) -> _Known:
     """Nobody's address among the recipients is the candidate's, nor one of the job board that sent the mail."""
     addresses = {mailbox.address.lower() for value in _recipients(fields) for mailbox in read_mailboxes(value)}
     sender = sender_address(fields).lower()
     domain = sender.rpartition("@")[2] if is_system_address(sender) else ""
-    return _Known(frozenset({*addresses, (candidate.email or "").lower()}), domain, candidate.name)
+    return _Known(frozenset(addresses), domain)
 
 
 def _recipients(fields: Fields) -> Iterator[str]:
@@ -190,10 +200,8 @@ def _recipients(fields: Fields) -> Iterator[str]:
 
 def _is_news(hint: Hint, known: _Known) -> bool:
     value = hint.value.lower()
-    if hint.kind == "email":
-        domain = value.rpartition("@")[2]
-        return value not in known.addresses and not is_system_address(value) and domain != known.domain
-    return not (hint.kind == "name" and known.name and value == known.name.lower())
+    domain = value.rpartition("@")[2]
+    return value not in known.addresses and not is_system_address(value) and domain != known.domain
 
 
 def _key(hint: Hint) -> tuple[str, str]:
