@@ -10,7 +10,7 @@ from apptrack_ingest.parse.text import decode_bytes, decode_header
 _PLAIN = r'\s*+([A-Za-z-]++)=(?:"([^"\\]*+)"|([^\s";]++))\s*+(?:;|\Z)'
 _PLAIN_ONE = re.compile(_PLAIN)
 _PLAIN_ALL = re.compile(f"(?:{_PLAIN})*+")
-_NAME = re.compile(r"[\s;]*([^\s;=\"]+)\s*(=)?\s*")
+_NAME = re.compile(r"([^\s;=\"]+)\s*(=)?\s*")
 # What can matter inside quotes: a quoted pair, or a quote.
 _MARK = re.compile(r'\\.|"', re.DOTALL)
 _NEXT = re.compile(r"\s*(;|$|[\w*-]+\s*=)")
@@ -35,9 +35,9 @@ class Parameters(NamedTuple):
     def token(self, name: str) -> str | None:
         """A parameter that is a single word (charset, boundary), without the comment that may follow it."""
         found = self.named.get(name)
-        if found and "(" in found:
-            found = _COMMENT.sub("", found)
-        return found.strip() if found else None
+        if not found:
+            return None
+        return (_COMMENT.sub("", found) if "(" in found else found).strip()
 
 
 def read_parameters(header: str) -> Parameters:
