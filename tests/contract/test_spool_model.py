@@ -161,6 +161,11 @@ class Chance(Random):
 # --- steps --------------------------------------------------------------------------------------------------------
 
 
+async def asked(spool: Spool, method: str, *arguments: Any, **options: Any) -> Any:
+    """The spool's answer; `put` gives something to wait for that is made in the running loop."""
+    return await getattr(spool, method)(*arguments, **options)
+
+
 class Same(RuleBasedStateMachine):
     """One history, lived through by a database and by the model at once."""
 
@@ -186,7 +191,7 @@ class Same(RuleBasedStateMachine):
         spool = self.handles[self.calls % len(self.handles)]
         note(f"{method} {arguments or ''} {options or ''}")
         wanted = self._answer(lambda: getattr(self.model, method)(*arguments, **options))
-        found = self._answer(lambda: self.runner.run(getattr(spool, method)(*arguments, **options)))
+        found = self._answer(lambda: self.runner.run(asked(spool, method, *arguments, **options)))
         assert found == wanted, method
         return found
 

@@ -251,7 +251,7 @@ async def added(bench: Bench, *items: int, weight: int = 1) -> list[object]:
     """Adds items that wait together behind another; returns what each was answered."""
     first = asyncio.create_task(bench.committer.do(bench.held_up))
     assert await asyncio.to_thread(bench.begun.wait, 10)
-    waiting = [asyncio.create_task(bench.committer.add(item, weight)) for item in items]
+    waiting = [asyncio.ensure_future(bench.committer.add(item, weight)) for item in items]
     await asyncio.sleep(0)
     bench.go_on.set()
     await first
