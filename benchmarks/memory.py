@@ -19,6 +19,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from processes import free_port
+
 BOUND = 150  # MB of resident memory, each process
 PATIENCE = 600.0  # seconds for everything
 
@@ -42,10 +44,8 @@ def intakes_of(process: subprocess.Popen[bytes]) -> list[int]:
 @contextlib.contextmanager
 def intake(processes: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A real intake for one account, and its port."""
-    with tempfile.TemporaryDirectory(prefix="apptrack-memory-", dir="/var/tmp") as home, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    with tempfile.TemporaryDirectory(prefix="apptrack-memory-", dir="/var/tmp") as home:
+        port = free_port()
         config = Path(home) / "memory.toml"
         config.write_text(
             f"data_dir = {json.dumps(home + '/data')}\nintake_processes = {processes}\n[smtp]\nport = {port}\n"

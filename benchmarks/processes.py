@@ -4,10 +4,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from ports import free_port  # noqa: F401 - what every peer starts with
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 PATIENCE = 60.0
@@ -57,13 +61,6 @@ def of(pid: int, name: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(f"{name}:")), 0)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, alive: subprocess.Popen[bytes] | None = None, seconds: float = PATIENCE) -> None:

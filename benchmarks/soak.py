@@ -33,6 +33,7 @@ from pathlib import Path
 from statistics import median
 
 import trustme
+from processes import free_port
 
 from apptrack_ingest.spool.contract import Filter, Spool
 from apptrack_ingest.spool.sqlite import open_spool
@@ -85,12 +86,6 @@ class Intake:
     def _status(self, name: str) -> int:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(f"{name}:"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def configuration(directory: Path, port: int) -> str:

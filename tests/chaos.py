@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ledger import Ledger
+from ports import free_port
 from postgres import Server
 
 from apptrack_ingest.model import State
@@ -57,12 +58,6 @@ async def handle(application):
 
 
 # --- processes ----------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 from end_to_end.certificates import Certificates
 from end_to_end.doors import Doors, open_doors
+from ports import free_port
 from postgres import Server, postgres_server
 
 from apptrack_ingest.cli import main
@@ -32,12 +33,6 @@ __all__ = ["postgres_server"]
 
 HASH = "s3cr3t-hash-0123456789"
 PATIENCE = 90.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(what: Callable[[], object], patience: float = PATIENCE, why: Callable[[], object] = lambda: ""):
@@ -321,23 +316,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest.fixture(scope="session")
-def free_ports() -> Callable[[int], list[int]]:
-    """So many ports, all different, that nobody listens on."""
-
-    def ports(count: int) -> list[int]:
-        with contextlib.ExitStack() as open_:
-            probes = [open_.enter_context(socket.socket()) for _ in range(count)]
-            for probe in probes:
-                probe.bind(("127.0.0.1", 0))
-            return [probe.getsockname()[1] for probe in probes]
-
-    return ports
-
-
 @pytest.fixture(scope="module")
-def doors(deploy: Callable[..., Deployment], free_ports, certificates: Certificates) -> Doors:
-    return open_doors(deploy, free_ports, certificates)
+def doors(deploy: Callable[..., Deployment], certificates: Certificates) -> Doors:
+    return open_doors(deploy, certificates)
 
 
 @pytest.fixture

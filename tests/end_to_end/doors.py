@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from end_to_end.certificates import Certificates, Identity
+from ports import free_ports
 
 from apptrack_ingest.receive.users import make_hash
 
@@ -24,7 +25,7 @@ class Doors:
     unlisted: Identity
 
 
-def open_doors(deploy: Callable[..., Any], free_ports: Callable[[int], list[int]], certificates: Certificates) -> Doors:
+def open_doors(deploy: Callable[..., Any], certificates: Certificates) -> Doors:
     """Starts it. The account acme believes users and certificates; other.example's believes loopback."""
     server = certificates.issue("localhost", "127.0.0.1")
     fingerprinted, named, unlisted = (certificates.issue(f"{name}.acme.example") for name in ("mx1", "mx2", "mx3"))

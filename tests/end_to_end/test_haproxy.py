@@ -7,6 +7,7 @@ import smtplib
 import pytest
 from end_to_end.haproxy import HAProxy
 from end_to_end.sending import ByBalancer, answer
+from ports import free_port, free_ports
 
 from apptrack_ingest.testing import an_email
 
@@ -17,7 +18,7 @@ TURNED_AWAY = 'apptrack_smtp_limited_total{limit="proxy"}'
 
 
 @pytest.fixture(scope="module")
-def behind(deploy, free_ports):
+def behind(deploy):
     plain, proxied = free_ports(2)
     deployment = deploy(
         port=plain,
@@ -34,8 +35,8 @@ def client(port: int) -> smtplib.SMTP:
 
 
 @pytest.mark.parametrize("how", ["send-proxy-v2", "send-proxy"])
-def test_the_real_peer_is_seen_and_judged(behind, wait, tmp_path, free_ports, how):
-    [port] = free_ports(1)
+def test_the_real_peer_is_seen_and_judged(behind, wait, tmp_path, how):
+    port = free_port()
     number = {"send-proxy-v2": 2, "send-proxy": 1}[how]
     with HAProxy(tmp_path, port, behind.ports[1], how) as balancer:
         wait(lambda: greets(port), why=lambda: balancer.said)
@@ -59,8 +60,8 @@ def test_a_balancers_own_address_is_believed_no_more_than_any_other(behind):
     [("", "send-proxy-v2 check inter 50"), ("option smtpchk EHLO balancer.example", "send-proxy-v2 check inter 50")],
     ids=["connects", "says-EHLO"],
 )
-def test_health_checks_do_no_harm(behind, wait, tmp_path, free_ports, check, how):
-    [port] = free_ports(1)
+def test_health_checks_do_no_harm(behind, wait, tmp_path, check, how):
+    port = free_port()
     greeted = 'apptrack_smtp_replies_total{code="220"}'
     before, turned_away, troubles = behind.metric(greeted), behind.metric(TURNED_AWAY), behind.troubles()
     with HAProxy(tmp_path, port, behind.ports[1], how, check) as balancer:

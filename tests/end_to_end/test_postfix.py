@@ -4,6 +4,7 @@ import re
 
 import pytest
 from end_to_end.postfix import Postfix
+from ports import free_port
 
 from apptrack_ingest.model import State
 from apptrack_ingest.receive.users import make_hash
@@ -27,8 +28,8 @@ def deployment(deploy, certificates):
 
 
 @pytest.fixture(scope="module")
-def postfix(deployment, certificates, free_ports):
-    [port] = free_ports(1)
+def postfix(deployment, certificates):
+    port = free_port()
     to_us = f"[localhost]:{deployment.port}"
     secrets = deployment.directory / "sasl_passwords"
     secrets.write_text(f"{to_us} relay:{PASSWORD}\n")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from end_to_end.programs import program
+from ports import free_port
 
 from apptrack_ingest.testing import an_email
 
@@ -14,8 +15,8 @@ WRONG_CONFIGURATION = 78
 """The exit code after which systemd does not start the service again (EX_CONFIG of sysexits.h)."""
 
 
-def test_the_socket_outlives_the_intake(deployment, free_ports, wait):
-    [own] = free_ports(1)
+def test_the_socket_outlives_the_intake(deployment, wait):
+    own = free_port()
     deployment.listeners = [{"socket": "smtp"}, {"port": own}]
     activate = [program("systemd-socket-activate", "systemd"), "--fdname=smtp", f"--listen=127.0.0.1:{deployment.port}"]
     server = deployment.start(program=[*activate, sys.executable, "-m", "apptrack_ingest"])

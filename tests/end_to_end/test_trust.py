@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from end_to_end.name_server import name_server
 from end_to_end.sending import ByBalancer, answer
 from names import Trouble
+from ports import free_ports
 
 from apptrack_ingest.receive.users import make_hash
 from apptrack_ingest.testing import an_email
@@ -65,7 +66,7 @@ def usual(names) -> str:
 
 
 @pytest.fixture(scope="module")
-def shared(deploy, usual, identity, free_ports):
+def shared(deploy, usual, identity):
     """Listens on one port for this machine and on another behind a load balancer."""
     plain, proxied = free_ports(2)
     deployment = deploy(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from ports import free_port
 
 from apptrack_ingest.cli.samples import samples
 from apptrack_ingest.cli.sending import UNKNOWN_SENDER, running, sender_of, with_crlf
@@ -55,12 +55,6 @@ class Server:
 @pytest.fixture
 def server() -> Server:
     return Server()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
