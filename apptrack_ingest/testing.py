@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import uvloop
+
 from apptrack_ingest.handoff import Done, Outcome, close, run
 from apptrack_ingest.handoff import running as hand_off
 from apptrack_ingest.handoff.forgetting import can_forget, forget
@@ -484,7 +486,7 @@ class HandlerContract:
             finally:
                 await close(handler)
 
-        asyncio.run(play())
+        uvloop.run(play())
 
     async def _taken(self, handler: Any, application: Application) -> str | None:
         outcome = await run(handler, application, self.patience)

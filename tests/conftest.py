@@ -1,10 +1,12 @@
 """Rules for the whole suite: skips are loud, and with NO_SKIPS=1 (as .ci/run sets it) they fail the run."""
 
+import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 
 _HTTPCORE = (f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))
 _SHARED_LOGGERS = ("httpx", "httpcore", "mail.log", "asyncio", "pebble", *_HTTPCORE)
@@ -19,6 +21,13 @@ def _loggers_as_they_were() -> Iterator[None]:
     for logger, level, filters, handlers in before:
         logger.setLevel(level)
         logger.filters[:], logger.handlers[:] = filters, handlers
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Asynchronous tests run on the loop that intake and worker run on, but where a module says LOOP = "asyncio": its tests
+    look inside the loop."""
+    name = getattr(item.module, "LOOP", "uvloop")
+    return {name: {"uvloop": uvloop, "asyncio": asyncio}[name].new_event_loop}
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

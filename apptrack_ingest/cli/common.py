@@ -1,6 +1,5 @@
 """What all commands share: the configuration option, errors as exit codes, an opened spool."""
 
-import asyncio
 import contextlib
 import functools
 import getpass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
+import uvloop
 from rich.console import Console
 
 from apptrack_ingest import settings
@@ -96,12 +96,12 @@ def code_of(error: IngestError) -> int:
 
 
 def run(work: Awaitable[T]) -> T:
-    """Runs asynchronous work to its end; Ctrl-C ends it."""
+    """Runs asynchronous work to its end, on uvloop; Ctrl-C ends it."""
 
     async def awaited() -> T:
         return await work
 
-    return asyncio.run(awaited())
+    return uvloop.run(awaited())
 
 
 @contextlib.asynccontextmanager

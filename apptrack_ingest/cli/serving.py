@@ -1,5 +1,6 @@
 """`serve`: the service itself, and each of its processes."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -39,7 +40,8 @@ def serve(config: Path | None, only: str | None, supervised_by: int | None, part
     handed = activated.from_words(sockets) if sockets else activated.from_systemd()
     own = supervised_by is None
     if only is None or (only == "intake" and own and found.intake_processes > 1):
-        run(_supervise(config, found, handed, only))
+        # Not on uvloop: nothing is in a hurry there, and asyncio watches each child by a descriptor of its own.
+        asyncio.run(_supervise(config, found, handed, only))
         return
     held = lock.take(found.data_dir, only) if own else None
     link = ChildLink(supervised_by)

@@ -8,13 +8,16 @@ it does there, and errors are httpx's.
 import asyncio
 import re
 import select
+import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import cast
 
 import h11
 import httpx
+from aiohappyeyeballs import start_connection
 
 AT_ONCE = 16
 """Connections at a time; further requests wait."""
@@ -94,16 +97,14 @@ class Wire:
     async def _opened(self, origin: Origin) -> "_Connection":
         scheme, host, port = origin
         trust = self._context() if scheme == b"https" else None
-        loop = asyncio.get_running_loop()
+        loop, name = asyncio.get_running_loop(), host.decode("ascii")
         try:
+            addresses = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            sock = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER)
             _, opened = await loop.create_connection(
-                lambda: _Connection(origin),
-                host.decode("ascii"),
-                port,
-                ssl=trust,
-                happy_eyeballs_delay=NEXT_ADDRESS_AFTER,
+                lambda: _Connection(origin), sock=sock, ssl=trust, server_hostname=name if trust else None
             )
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # uvloop raises the latter of an address that it cannot make sense of
             raise httpx.ConnectError(str(error)) from None
         return opened
 
@@ -159,8 +160,7 @@ class _Connection(asyncio.Protocol):
     # -- what the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self._asleep:  # nobody asked for anything: it would be taken for the next answer
@@ -185,7 +185,8 @@ class _Connection(asyncio.Protocol):
     def send(self, request: h11.Request, body: bytes) -> None:
         """The whole request, in one piece."""
         parts = (self._protocol.send(event) for event in (request, h11.Data(body), _END))
-        self._transport.write(b"".join(part for part in parts if part))
+        if not self._transport.is_closing():  # else its end is what is read next
+            self._transport.write(b"".join(part for part in parts if part))
 
     async def head(self) -> h11.Response:
         """The head of the answer; informational ones before it are passed over (RFC 9110, 15.2)."""
@@ -213,7 +214,8 @@ class _Connection(asyncio.Protocol):
 
     def _read_on(self) -> None:
         self._ahead = 0
-        self._transport.resume_reading()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     # -- between two
 

@@ -238,7 +238,8 @@ class _Channel(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Sends it, by and by; where nobody is there any more, the end is what is read next."""
         assert self._transport is not None
-        self._transport.write(data)
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     async def read(self, size: int) -> bytearray:
         """So many bytes. Raises EOFError where they do not come."""

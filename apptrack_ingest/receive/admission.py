@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -15,6 +16,7 @@ from apptrack_ingest.receive.policy import Reply
 from apptrack_ingest.receive.proxy import MalformedHeader, ProxyHeader
 from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.session import Session
+from apptrack_ingest.receive.tls import beneath
 from apptrack_ingest.trust import Connection
 
 HANDSHAKE_TIMEOUT: Final = 30.0
@@ -42,9 +44,12 @@ class Admission(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A new connection."""
         self._transport = cast(asyncio.Transport, transport)
-        self._address = _address(transport.get_extra_info("peername"))
+        peer = transport.get_extra_info("peername")
+        self._address = _address(peer)
         self._host.joined(self)
-        if self._host.draining:
+        if peer is None:  # reset before we looked, as some balancers' health checks are: nobody is there to be refused
+            self.abort()
+        elif self._host.draining:
             self._refuse(policy.SHUTTING_DOWN)
         elif not self._entry.proxy_from:
             self._let_in(self._address)
@@ -114,9 +119,7 @@ class Admission(asyncio.BufferedProtocol):
         elif (met := self._host.admit(self, "" if self._anonymous else address)) is not None:
             self._refuse(policy.TOO_MANY_CONNECTIONS, met)
         elif self._entry.tls == "implicit":
-            # Not one byte of the handshake may come to us; start_tls goes on with the reading.
-            self._transport.pause_reading()
-            self._handshake = self._loop.create_task(self._start_tls())
+            self._begin_tls()
         else:
             session = self._session()
             self._transport.set_protocol(session)
@@ -135,11 +138,12 @@ class Admission(asyncio.BufferedProtocol):
             limit = Limit.PROXY
         if reply is not policy.SHUTTING_DOWN:
             self._host.reception.refused(reply, limit, Connection(self._address))
-        if self._entry.tls != "implicit":
+        if self._entry.tls != "implicit" and not self._transport.is_closing():
             self._transport.write(reply.render().encode() + b"\r\n")
             self._host.reception.hooks.reply(reply.code)
-        with contextlib.suppress(OSError):
-            self._transport.write_eof()
+        if not self._transport.is_closing():  # not even now: the peer may be faster
+            with contextlib.suppress(OSError):
+                self._transport.write_eof()
         if reply is policy.TOO_MANY_CONNECTIONS or self._host.draining:
             # To linger would hold the very connections that there are too many of, or the end up.
             self._transport.close()
@@ -152,44 +156,55 @@ class Admission(asyncio.BufferedProtocol):
 
     # --- TLS ------------------------------------------------------------------------------------------------------
 
-    async def _start_tls(self) -> None:
-        inner = _UntilThere()
-        transport = None
+    def _begin_tls(self) -> None:
+        """Begin the handshake at once: not one byte of it may come to us. (The loop's own `start_tls` comes too late: uvloop
+        reads from the moment that a connection is made, whether it was told to pause or not.)"""
+        tls = self._host.identity(self._entry)
+        assert tls is not None
+        inner, there = _UntilThere(), self._loop.create_future()
+        timeout = min(HANDSHAKE_TIMEOUT, self._host.reception.limits.idle_timeout)
+        between = SSLProtocol(
+            self._loop,
+            inner,
+            tls.current(),
+            there,
+            server_side=True,
+            ssl_handshake_timeout=timeout,  # type: ignore[arg-type] # a float will do
+        )
+        self._transport.set_protocol(between)
+        between.connection_made(beneath(self._transport))
+        self._handshake = self._loop.create_task(self._greet(inner, there))
+
+    async def _greet(self, inner: "_UntilThere", there: asyncio.Future[None]) -> None:
+        """Begin the session when TLS is there."""
         try:
-            transport = await self._encrypted(inner)
+            await there
         except OSError as error:
             self._host.reception.handshake_failed(error, self._address)
         finally:
-            if transport is None or inner.lost:
+            if inner.transport is None or inner.lost:
                 self.abort()
                 self._host.left(self)
-        if transport is not None and not inner.lost:
+        if inner.transport is not None and not inner.lost:
             session = self._session()
-            transport.set_protocol(session)
-            session.connection_made(transport)
+            inner.transport.set_protocol(session)
+            session.connection_made(inner.transport)
             inner.hand_over(session)
-
-    async def _encrypted(self, inner: "_UntilThere") -> asyncio.Transport | None:
-        """The connection under TLS; None when it was cut meanwhile, OSError when the handshake failed."""
-        tls = self._host.identity(self._entry)
-        assert tls is not None
-        return await self._loop.start_tls(
-            self._transport,
-            inner,
-            tls.current(),
-            server_side=True,
-            ssl_handshake_timeout=min(HANDSHAKE_TIMEOUT, self._host.reception.limits.idle_timeout),
-        )
 
 
 class _UntilThere(asyncio.Protocol):
     """Keeps what comes between the end of a TLS handshake and the session's beginning, a turn of the loop later."""
 
     def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
         self.lost = False
         self._data: list[bytes] = []
         self._ended = False
         self._session: Session | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection under TLS."""
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """A client that speaks before it is greeted."""

@@ -111,7 +111,12 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
         """Bytes of commands, to be worked as far as they go now; the rest waits, and more is not read for long."""
         self._lines.feed(data)
         self._go_on()
-        if not self._held_back and self._lines.enough and self.transport is not None:
+        if (
+            not self._held_back
+            and self._lines.enough
+            and self.transport is not None
+            and not self.transport.is_closing()
+        ):
             self._held_back = True
             self.transport.pause_reading()
 
@@ -158,7 +163,7 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
         return taken
 
     def _read_on(self) -> None:
-        if self._held_back and self.transport is not None:
+        if self._held_back and self.transport is not None and not self.transport.is_closing():
             self._held_back = False
             self.transport.resume_reading()
 
@@ -319,7 +324,7 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
         self._take_all()
         if self._ended:
             self.transport.close()
-        elif self.transport.can_write_eof():
+        elif self.transport.can_write_eof() and not self.transport.is_closing():
             with contextlib.suppress(OSError):  # the peer was faster
                 self.transport.write_eof()
 

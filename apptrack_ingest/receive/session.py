@@ -23,7 +23,7 @@ from apptrack_ingest.receive.host import Host
 from apptrack_ingest.receive.incoming import Incoming
 from apptrack_ingest.receive.policy import Reply
 from apptrack_ingest.receive.rates import Limit
-from apptrack_ingest.receive.tls import peer_certificate
+from apptrack_ingest.receive.tls import beneath, peer_certificate
 from apptrack_ingest.receive.transaction import Transaction
 from apptrack_ingest.trust import Certificate, Connection
 
@@ -243,6 +243,7 @@ class Session(Transaction):
         if self.tls_context and not arg:
             # What was pipelined behind it is void; left there, much of it would keep the handshake from being read.
             self._take_all()
+            self.transport = beneath(self.transport)
         try:
             await super().smtp_STARTTLS(arg)
         except aiosmtpd.TLSSetupException as error:
@@ -286,8 +287,7 @@ class Session(Transaction):
 
     async def smtp_VRFY(self, arg: str | None) -> None:
         """RFC 5321, 3.5.3: whether an address exists is told at RCPT only."""
-        reply = policy.CANNOT_VERIFY if arg else policy.BAD_ARGUMENTS
-        self._write(reply)
+        self._write(policy.CANNOT_VERIFY if arg else policy.BAD_ARGUMENTS)
 
     async def smtp_QUIT(self, arg: str | None) -> None:
         """RFC 5321, 4.1.1.10."""

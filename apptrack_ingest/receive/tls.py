@@ -1,12 +1,13 @@
 """Holds a certificate for TLS: read anew when its files change, and what clients prove by certificates of their own."""
 
+import asyncio
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from apptrack_ingest.trust import Certificate
 
@@ -14,6 +15,40 @@ LOOK_EVERY: Final = 1.0
 """Seconds between two looks at the files."""
 
 Signature = tuple[tuple[int, ...] | None, ...]
+
+
+def beneath(transport: asyncio.Transport) -> asyncio.Transport:
+    """A connection as asyncio's TLS (`asyncio.sslproto`) wants it to be under it, whatever the loop."""
+    return cast(asyncio.Transport, _Beneath(transport))
+
+
+class _Beneath:
+    """One of uvloop's raises RuntimeError where asyncio's would do nothing, because it is gone already, and has no
+    `_force_close`."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """As `asyncio.WriteTransport.write`; nothing once it is gone."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        """As `asyncio.ReadTransport.pause_reading`; nothing once it is gone."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """As `asyncio.ReadTransport.resume_reading`; nothing once it is gone."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _force_close(self, error: BaseException | None) -> None:
+        self._transport.abort()
 
 
 class Tls:

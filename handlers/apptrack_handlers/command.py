@@ -145,8 +145,9 @@ async def _run(argv: list[str], message: bytes, directory: Path, environment: di
     try:
         transport, talk = await asyncio.shield(starting)
         stdin: Any = transport.get_pipe_transport(0)
-        stdin.write(message)
-        stdin.close()
+        if not stdin.is_closing():  # what has ended already reads nothing
+            stdin.write(message)
+            stdin.close()
         await talk.ended.wait()
         with suppress(TimeoutError):
             await asyncio.wait_for(talk.silent.wait(), PIPE_GRACE)

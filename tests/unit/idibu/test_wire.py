@@ -151,7 +151,11 @@ async def test_an_address_that_does_not_answer_is_not_waited_for_where_there_is_
         async with serving(saying(ANSWER)) as server:
             port = int(server.url.rpartition(":")[2].strip("/"))
 
-            async def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
+            really = loop.getaddrinfo
+
+            async def resolve(host: str, *args: object, **named: object) -> list[tuple[object, ...]]:
+                if host != "ws.idibu.example":
+                    return await really(host, *args, **named)
                 addresses = [silent.getsockname(), ("127.0.0.1", port)]
                 return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
 
@@ -233,15 +237,25 @@ async def test_a_url_is_asked_for_as_httpx_would(wire: Wire, url: str, monkeypat
     opened: list[object] = []
     sent: list[bytes] = []
 
-    async def create_connection(
-        protocol: Callable[[], object], host: str, port: int, **_: object
-    ) -> tuple[object, ...]:
+    async def resolve(host: str, port: int, **_: object) -> str:
         opened[:] = [host, port]
+        return "an address"
+
+    async def connect(addresses: str, **_: object) -> str:
+        assert addresses == "an address"
+        return "a socket"
+
+    async def create_connection(
+        protocol: Callable[[], object], *, sock: str, ssl: object, server_hostname: str | None
+    ) -> tuple[object, ...]:
+        assert sock == "a socket" and (server_hostname is None) == (ssl is None)
         made = protocol()
         made.connection_made(Recording(sent))  # type: ignore[attr-defined]
         made.data_received(ANSWER)  # type: ignore[attr-defined]
         return None, made
 
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr("apptrack_ingest.idibu.wire.start_connection", connect)
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
     assert await ask(wire, url) == b"ok"
     expected = httpx.Request("GET", url)

@@ -160,11 +160,12 @@ class Fuzz:
 
     async def _talk(self, reader, writer, segments, end: str) -> bytes:
         for segment in segments:
-            writer.write(segment)
+            if not writer.is_closing():
+                writer.write(segment)
             await asyncio.sleep(0)
         if end == "reset":
             writer.transport.abort()
-        if end != "half":
+        if end != "half" or writer.is_closing():
             return b""
         if writer.can_write_eof():
             writer.write_eof()

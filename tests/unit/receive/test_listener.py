@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from ipaddress import ip_network
 
 import pytest
 
 from apptrack_ingest.receive.listener import Entry, listening_sockets
+
+from .conftest import PATIENCE
 
 
 async def test_nagles_algorithm_is_off(intake):
@@ -40,6 +43,20 @@ async def test_a_peer_of_ipv4_is_one_on_a_socket_for_both_kinds_too(intake, mail
 async def test_an_address_in_use_is_an_error_at_once(intake):
     with pytest.raises(OSError, match="in use"):
         listening_sockets("127.0.0.1", intake.port)[0].listen()
+
+
+async def test_who_is_gone_before_we_looked_is_not_refused(make_intake, caplog):
+    """As HAProxy's health check goes: it resets what it has connected."""
+    intake = await make_intake(entry=Entry(proxy_from=(ip_network("127.0.0.1/32"),)))
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", intake.port)) as check:
+            check.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await intake.knock(b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 25\r\n")  # the next in the queue
+    async with asyncio.timeout(PATIENCE):
+        while intake.closed < 5:
+            await asyncio.sleep(0.01)
+    assert intake.listener.open_sessions == 1
+    assert not caplog.records
 
 
 async def test_drain_tells_idle_sessions_and_refuses_new_ones(intake):

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from loop_time import LONGEST
 
 from apptrack_ingest.receive.budget import Budget
+from apptrack_ingest.receive.data import DataReader, joined
 from apptrack_ingest.receive.judging import TrustPolicy
 from apptrack_ingest.receive.pressure import Floors
 from apptrack_ingest.receive.rates import Caps, Doorkeeper
@@ -24,8 +25,10 @@ from apptrack_ingest.trust import Authenticator, Rules, Verifier
 
 from .conftest import Disk
 
+LOOP = "asyncio"  # whose callbacks can be measured; what they do is the same on every loop
 PATIENCE = 60.0
 NO_LIMIT = 10**9
+MANY_BYTES = 256 * 1024
 
 OPENING = b"EHLO client.example\r\nMAIL FROM:<ann@example.org>\r\nRCPT TO:<jobs@north.example>\r\n"
 ID = b"X-iTrackID: 33139609\r\n"
@@ -298,3 +301,13 @@ async def test_a_flood_of_commands_that_all_parts_look_at(flood, all_parts, line
     wire = b"".join(line % number for number in range(20_000))
     heard = await flood(OPENING + wire + b"QUIT\r\n", **{**all_parts, "commands": NO_LIMIT})
     assert heard[-1] in (b"221", b"421")
+
+
+async def test_a_large_mail_is_put_together_without_holding_up_the_loop():
+    reader = DataReader(2**30)
+    for _ in range(120):
+        reader.feed(b"x" * MANY_BYTES)
+    with loop_time.callbacks() as seen:
+        raw = await joined(b"Received: us\r\n", await reader.whole())
+    assert len(raw) == 120 * MANY_BYTES + 14
+    assert seen.count > 200 and seen.slowest < loop_time.LONGEST, seen.what
