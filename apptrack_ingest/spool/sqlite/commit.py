@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import errno
+import math
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -26,6 +27,10 @@ MOST_BYTES = 8 << 20
 
 class Together(Protocol):
     """Operations of one kind that cost less when they are done together."""
+
+    @property
+    def light(self) -> int:
+        """Bytes of an item below which `prepare` writes nothing: it may be prepared within a transaction."""
 
     def prepare(self, items: Sequence[Any]) -> None:
         """What can be done before the transaction, while others may have theirs. May be called again for the same item.
@@ -76,7 +81,8 @@ class GroupCommitter:
     itself alone; where none does there is no savepoint, which takes two statements and a copy of every page that changes
     after it. A fault of the database undoes the whole transaction, and then each operation is tried once more on its own,
     so that one that cannot pass (a mail too large for what is left of the disk) takes no other along. An operation must
-    bear to be run again.
+    bear to be run again. What comes while a transaction waits for its turn joins it, but for items that are to be written
+    before.
     """
 
     def __init__(
@@ -92,6 +98,8 @@ class GroupCommitter:
         self._around = around or _NoNeighbours()
         self._connection: sqlite3.Connection | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._late: list[_Job] = []
+        self._first_of_next: _Job | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -131,26 +139,33 @@ class GroupCommitter:
                 self._commit(batch)
             except BaseException as error:  # noqa: BLE001 - the thread must outlive whatever it is: nobody would restart it
                 self._undo(error)
-                _fail([job for job in batch if job.error is None], error)
-            tell(batch)
+                _fail([job for job in (*batch, *self._late) if job.error is None], error)
+            tell((*batch, *self._late))
             # What was kept is not to stay in memory until the next mail comes.
             del batch
+            self._late.clear()
         self._disconnect()
 
     def _next_batch(self) -> list[_Job] | None:
-        first = self._jobs.get()
+        first, self._first_of_next = self._first_of_next or self._jobs.get(), None
         if first is None:
             return None
-        batch, weight = [first], first.weight
+        return [first, *self._more([first])]
+
+    def _more(self, batch: Sequence[_Job], below: float = math.inf) -> Iterator[_Job]:
+        """What waits already, until that is enough beside the batch, or one comes that is not below so many bytes."""
+        many, weight = len(batch), sum(job.weight for job in batch)
         with contextlib.suppress(queue.Empty):
-            while len(batch) < MOST_AT_ONCE and weight < MOST_BYTES:
+            while self._first_of_next is None and many < MOST_AT_ONCE and weight < MOST_BYTES:
                 job = self._jobs.get_nowait()
                 if job is None:
                     self._jobs.put(None)
-                    break
-                batch.append(job)
-                weight += job.weight
-        return batch
+                    return
+                if job.weight >= below:
+                    self._first_of_next = job
+                    return
+                many, weight = many + 1, weight + job.weight
+                yield job
 
     def _commit(self, batch: list[_Job]) -> None:
         begun = [job for job in batch if not job.future.cancelled()]
@@ -159,13 +174,14 @@ class GroupCommitter:
                 self._all(begun)
         finally:
             if self._together is not None:
-                self._together.ended(kept=all(job.done for job in begun if job.operation is None))
+                self._together.ended(kept=all(job.done for job in (*begun, *self._late) if job.operation is None))
 
     def _all(self, jobs: list[_Job]) -> None:
         """In one transaction, or after a fault each in its own."""
-        error = self._tried(jobs)
+        error = self._tried(jobs, self._late)
         if error is None:
             return
+        jobs = [*jobs, *self._late]
         # A lock is nobody's own fault: to wait for it again for each would keep the last one waiting for minutes.
         if len(jobs) == 1 or _is_lock(error):
             _fail(jobs, error)
@@ -176,24 +192,27 @@ class GroupCommitter:
             if error is not None:
                 _fail([job], error)
 
-    def _tried(self, jobs: list[_Job]) -> BaseException | None:
-        """Commits the jobs, or undoes them all and returns the fault."""
+    def _tried(self, jobs: list[_Job], late: list[_Job] | None = None) -> BaseException | None:
+        """Commits the jobs and, put into `late`, those that come while they wait for their turn; or undoes them all and
+        returns the fault."""
         try:
-            self._transaction(jobs)
+            self._transaction(jobs, late)
         except (sqlite3.Error, OSError, MemoryError) as error:
             self._undo(error)
             return error
         return None
 
-    def _transaction(self, jobs: list[_Job]) -> None:
+    def _transaction(self, jobs: list[_Job], late: list[_Job] | None) -> None:
         """Runs the jobs between BEGIN and COMMIT."""
-        added = [job for job in jobs if job.operation is None]
-        if added and self._together is not None:
-            self._together.prepare([job.item for job in added])
+        self._prepare(jobs)
         if self._connection is None:
             self._connection = self._connect()
         connection = self._connection
         with self._around.turn():
+            if late is not None:
+                late += (job for job in self._more(jobs, self._light) if not job.future.cancelled())
+                self._prepare(late)
+                jobs = [*jobs, *late]
             connection.execute("BEGIN IMMEDIATE")
             if not self._run_all(connection, jobs):
                 connection.execute("ROLLBACK")
@@ -203,6 +222,15 @@ class GroupCommitter:
         for job in jobs:
             job.done = job.error is None
         self._around.committed(connection, len(jobs))
+
+    @property
+    def _light(self) -> float:
+        return math.inf if self._together is None else self._together.light
+
+    def _prepare(self, jobs: list[_Job]) -> None:
+        added = [job.item for job in jobs if job.operation is None]
+        if added and self._together is not None:
+            self._together.prepare(added)
 
     def _run_all(self, connection: sqlite3.Connection, jobs: list[_Job]) -> bool:
         """Runs all jobs, items first; False, with all to be undone, where one of them is at fault, which is rare."""

@@ -25,6 +25,8 @@ class Put:
 class Puts:
     """The writer's `Together` for puts: one sync for all large bodies, then one statement a table for all rows."""
 
+    light = LARGE
+
     def __init__(self, directory: Path, hint: Callable[[], None]) -> None:
         self._appender = Appender(directory)
         self._hint = hint

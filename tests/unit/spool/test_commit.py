@@ -1,9 +1,11 @@
 """Group commit: what waits together is committed together, and nobody suffers for another."""
 
 import asyncio
+import errno
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,8 @@ async def test_the_thread_outlives_whatever_goes_wrong(tmp_path: Path) -> None:
 class Numbers:
     """Inserts numbers together, and remembers what it was asked."""
 
+    light = 1000
+
     def __init__(self) -> None:
         self.prepared: list[list[int]] = []
         self.runs: list[list[int]] = []
@@ -307,3 +311,92 @@ async def test_a_loop_that_has_ended_meanwhile_harms_nobody(bench: Bench) -> Non
     bench.go_on.set()
     assert await bench.committer.do(insert(1)) == 1
     assert bench.numbers() == [0, 1]
+
+
+class Line:
+    """A line to stand in, which moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.standing, self.moves = threading.Event(), threading.Event()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        self.standing.set()
+        assert self.moves.wait(10)
+        yield
+
+    def committed(self, connection: sqlite3.Connection, operations: int) -> None:
+        pass
+
+
+@pytest.fixture
+async def line(bench: Bench) -> AsyncIterator[tuple[Line, Numbers]]:
+    """Puts a committer in the bench's place that does numbers together and has neighbours."""
+    await bench.committer.close()
+    line, numbers = Line(), Numbers()
+    bench.committer = GroupCommitter(bench.connect, together=numbers, around=line)
+    yield line, numbers
+    line.moves.set()
+
+
+async def in_line(bench: Bench, line: Line) -> asyncio.Future[object]:
+    """One who stands in it."""
+    first = bench.committer.add(1, 10)
+    assert await asyncio.to_thread(line.standing.wait, 10)
+    return first
+
+
+async def test_what_comes_while_a_transaction_waits_for_its_turn_joins_it(
+    bench: Bench, line: tuple[Line, Numbers]
+) -> None:
+    waits, numbers = line
+    answers = [
+        await in_line(bench, waits),
+        bench.committer.add(2, 999),
+        asyncio.create_task(bench.committer.do(insert(3))),
+    ]
+    answers.append(bench.committer.add(4, 10))
+    answers.pop().cancel()
+    await asyncio.sleep(0)
+    waits.moves.set()
+    assert await asyncio.gather(*answers) == [10, 20, 3]
+    assert bench.count("COMMIT") == 1 and bench.numbers() == [1, 2, 3]
+    assert numbers.prepared == [[1], [2]] and numbers.endings == 1
+
+
+async def test_what_is_to_be_written_first_comes_with_the_next_one(bench: Bench, line: tuple[Line, Numbers]) -> None:
+    waits, numbers = line
+    answers = [await in_line(bench, waits), bench.committer.add(2, 10), bench.committer.add(3, 1000)]
+    answers.append(bench.committer.add(4, 10))
+    waits.moves.set()
+    assert await asyncio.gather(*answers) == [10, 20, 30, 40]
+    assert bench.count("COMMIT") == 2 and numbers.prepared == [[1], [2], [3, 4]]
+
+
+async def test_one_that_came_late_and_fails_undoes_itself_alone(bench: Bench, line: tuple[Line, Numbers]) -> None:
+    waits, _ = line
+    answers = [await in_line(bench, waits), bench.committer.add(1, 10), bench.committer.add(2, 10)]
+    waits.moves.set()
+    first, second, third = await asyncio.gather(*answers, return_exceptions=True)
+    assert (first, third) == (10, 20) and isinstance(second, sqlite3.IntegrityError)
+    assert bench.numbers() == [1, 2]
+
+
+async def test_a_fault_with_one_that_came_late_takes_no_other_along(bench: Bench, line: tuple[Line, Numbers]) -> None:
+    waits, numbers = line
+    numbers.fails = OSError(errno.ENOSPC, "full")
+    answers = [await in_line(bench, waits), bench.committer.add(13, 10), bench.committer.add(2, 10)]
+    waits.moves.set()
+    first, second, third = await asyncio.gather(*answers, return_exceptions=True)
+    assert (first, third) == (10, 20) and isinstance(second, SpoolUnavailable) and second.code == "ENOSPC"
+    assert bench.numbers() == [1, 2] and numbers.endings == 1
+
+
+async def test_a_heavy_one_left_for_later_is_committed_at_the_end(bench: Bench, line: tuple[Line, Numbers]) -> None:
+    waits, _ = line
+    answers = [await in_line(bench, waits), bench.committer.add(2, 1000)]
+    ending = asyncio.create_task(bench.committer.close())
+    await asyncio.sleep(0)
+    waits.moves.set()
+    await ending
+    assert await asyncio.gather(*answers) == [10, 20]
