@@ -6,6 +6,7 @@ configured names, the rest by the fixed words typed here. Under `serve` the chil
 adds them up; a process that runs alone exposes its own registry. A child's counts outlive it.
 """
 
+import atexit
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -144,6 +145,9 @@ _FREE_INODES = _derived(
 
 # --- recording -------------------------------------------------------------------------------------------------------
 
+_unwritten = metric_files.Unwritten()
+atexit.register(_unwritten.write)
+
 
 @cache
 def _counter_of(metric: Counter, *labels: str) -> Counter:
@@ -163,15 +167,15 @@ def _histogram_of(metric: Histogram, *labels: str) -> Histogram:
 
 def received(accounts: Iterable[str | None], *, trusted: bool, at: float) -> None:
     """One mail was spooled at `at` (epoch seconds); `accounts` are those of its applications, None: unrouted."""
-    _counter_of(_messages, "yes" if trusted else "no").inc()
+    _unwritten.add(_counter_of(_messages, "yes" if trusted else "no"))
     for account in accounts:
-        _counter_of(_applications, account or "").inc()
-        _gauge_of(_last_received, account or "").set(at)
+        _unwritten.add(_counter_of(_applications, account or ""))
+        _unwritten.set(_gauge_of(_last_received, account or ""), at)
 
 
 def replied(code: int) -> None:
     """An SMTP reply went out; `code` is its basic code (RFC 5321, 4.2), counted as 0 where it is none."""
-    _counter_of_reply(code).inc()
+    _unwritten.add(_counter_of_reply(code))
 
 
 @lru_cache(100)
@@ -181,27 +185,27 @@ def _counter_of_reply(code: int) -> Counter:
 
 def session_opened() -> None:
     """A peer connected."""
-    _sessions.inc()
+    _unwritten.add(_sessions)
 
 
 def session_closed() -> None:
     """A peer's connection ended."""
-    _sessions.dec()
+    _unwritten.add(_sessions, -1.0)
 
 
 def limited(limit: str) -> None:
     """A limit of the intake was met; `limit` is one of the fixed words of `receive.rates.Limit`."""
-    _limited.labels(limit).inc()
+    _unwritten.add(_limited.labels(limit))
 
 
 def bytes_in_flight(count: int) -> None:
     """So many bytes of mails are being received now."""
-    _in_flight.set(count)
+    _unwritten.set(_in_flight, count)
 
 
 def judged(account: str, rule: str) -> None:
     """A sender was judged for an account ("": none) by one of the fixed words of `trust.Rule`."""
-    _counter_of(_verdicts, account, rule).inc()
+    _unwritten.add(_counter_of(_verdicts, account, rule))
 
 
 def certificate_ends(at: float) -> None:
@@ -218,7 +222,7 @@ def hand_off_attempted(
     account: str | None, handler: str, result: HandOffResult, *, handler_seconds: float | None = None
 ) -> None:
     """A hand-off attempt ended; `handler` is empty and `handler_seconds` None where no handler was called."""
-    _counter_of(_hand_off_attempts, account or "", handler, result).inc()
+    _unwritten.add(_counter_of(_hand_off_attempts, account or "", handler, result))
     if handler_seconds is not None:
         _histogram_of(_hand_off, handler).observe(max(handler_seconds, 0.0))
 
@@ -230,27 +234,27 @@ def handed_off(seconds: float) -> None:
 
 def breaker(account: str, *, is_open: bool) -> None:
     """This worker's breaker for the account is open now, or not."""
-    _breaker.labels(account).set(is_open)
+    _unwritten.set(_gauge_of(_breaker, account), is_open)
 
 
 def breaker_opened(account: str, code: str) -> None:
     """It opened, or its probe failed; `code` is one of the fixed words of `worker.breaker.Code`."""
-    _breaker_opened.labels(account, code).inc()
+    _unwritten.add(_breaker_opened.labels(account, code))
 
 
 def rationed(account: str, *, is_rationed: bool) -> None:
     """This worker waits until the account's rate allows more, or not."""
-    _gauge_of(_rationed, account).set(is_rationed)
+    _unwritten.set(_gauge_of(_rationed, account), is_rationed)
 
 
 def bytes_in_work(count: int) -> None:
     """So many bytes are set aside for the mails this worker works on."""
-    _in_work.set(count)
+    _unwritten.set(_in_work, count)
 
 
 def report_attempted(account: str, result: ReportResult) -> None:
     """An attempt to report to idibu ended."""
-    _counter_of(_report_attempts, account, result).inc()
+    _unwritten.add(_counter_of(_report_attempts, account, result))
 
 
 def reported(seconds: float) -> None:
@@ -268,7 +272,7 @@ def reconciled(account: str, findings: Mapping[str, int], at: float) -> None:
 
 def process_restarted(role: str) -> None:
     """A process of that role ended unexpectedly and is started again (recorded by its supervisor)."""
-    _restarts.labels(role).inc()
+    _unwritten.add(_restarts.labels(role))
 
 
 # --- exposing --------------------------------------------------------------------------------------------------------
@@ -291,6 +295,7 @@ def exposition(backlog: Backlog | None, now: float, surroundings: Surroundings |
 
     Without a backlog (the spool could not be counted) its gauges are missing and apptrack_scrape_ok is 0.
     """
+    _unwritten.write()
     around = surroundings or Surroundings()
     registry = CollectorRegistry()
     registry.register(_SUPERVISOR)
