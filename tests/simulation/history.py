@@ -8,7 +8,7 @@ hold is asserted where it could break, and `check_end` says what must have becom
 import heapq
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -103,7 +103,7 @@ class History:
         self.calls = 0
         self._called: set[tuple[int, int]] = set()
         r = self.random
-        self.crowd = r.random() < 0.01
+        self.crowd = r.random() < 0.002  # dear: one costs as much as a hundred others
         self.accounts = {name: self._account(name) for name in ("a", "b")[: r.randint(1, 2)]}
         self.apps = [self._app(number) for number in range(40 if self.crowd else r.choice((1, 1, 2, 2, 3, 8)))]
         self.waiting = {app.id: app for app in self.apps}
@@ -213,23 +213,26 @@ class History:
 
     def _claimable(self, worker: Worker) -> App | None:
         """Fair between accounts, oldest due first, one of an applicant at a time, solo work with nothing beside it."""
-        now = self.now
-        due = [app for app in self.waiting.values() if app.due <= now and app.holder is None]
-        if not due or len(worker.jobs) >= worker.places:
+        if len(worker.jobs) >= worker.places:
             return None
-        free = {name: restraint.room(now) > 0 for name, restraint in worker.restraints.items()}
-        able = [app for app in due if free[app.account] and not (app.crashes and worker.jobs) and self._is_oldest(app)]
-        if not able:
-            return None
-        busy = Counter(app.account for app in self.waiting.values() if app.holder is not None)
-        return min(able, key=lambda app: (busy[app.account], app.due, app.id))
+        now, able, room, busy = self.now, [], {}, Counter[str]()
+        for of_one in self._by_applicant():
+            app = of_one[0]
+            if any(other.holder for other in of_one):
+                busy[app.account] += sum(other.holder is not None for other in of_one)
+            elif app.due <= now and not (app.crashes and worker.jobs):
+                if app.account not in room:
+                    room[app.account] = worker.restraints[app.account].room(now)
+                if room[app.account] > 0:
+                    able.append(app)
+        return min(able, key=lambda app: (busy[app.account], app.due, app.id), default=None)
 
-    def _is_oldest(self, app: App) -> bool:
-        return not any(
-            other.applicant == app.applicant and other.account == app.account and (other.id < app.id or other.holder)
-            for other in self.waiting.values()
-            if other is not app
-        )
+    def _by_applicant(self) -> Iterable[list[App]]:
+        """What waits of each applicant, oldest first."""
+        found: dict[tuple[str, int], list[App]] = {}
+        for app in self.waiting.values():
+            found.setdefault((app.account, app.applicant), []).append(app)
+        return found.values()
 
     def _read(self, worker: Worker, key: tuple[int, int]) -> None:
         """Reads the mail, which takes its time, and then calls; one in fifty is recognised, and needs no call."""
