@@ -35,7 +35,7 @@ def folder(url: str) -> Ours:
 SYSTEMS: tuple[Make, ...] = (PipedPostfix, noop, folder)
 
 
-def wait_until(reached: Callable[[], bool], words: str, seconds: float = PATIENCE, every: float = 0.02) -> None:
+def wait_until(reached: Callable[[], bool], words: str, seconds: float = PATIENCE, every: float = 0.05) -> None:
     """Raises RuntimeError when it takes too long."""
     deadline = time.monotonic() + seconds
     while not reached():

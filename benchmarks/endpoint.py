@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import processes
+import uvloop
 
 BODY = b'<?xml version="1.0" encoding="utf-8"?><idibu><response>ok</response><status>success</status></idibu>'
 
@@ -92,4 +93,4 @@ if __name__ == "__main__":
     options.add_argument("--after", type=float, default=0.0)
     given = options.parse_args()
     _Connection.after = given.after
-    asyncio.run(_serve(given.port))
+    uvloop.run(_serve(given.port))

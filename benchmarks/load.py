@@ -11,9 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import mails
+import uvloop
 from peers import RECIPIENT, SENDER, program
 
 SESSIONS = 20
@@ -80,52 +83,73 @@ def result(process: "subprocess.Popen[str]") -> Sent:
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
-class _Sender:
-    """One session's worth of SMTP, as little of it as a server accepts."""
+class _Session(asyncio.Protocol):
+    """One connection: says the next word at each reply. As little SMTP as a server accepts, and as little Python as can be:
+    it shares the machine with what it measures."""
 
-    def __init__(self, port: int, mail: bytes, reuse: bool) -> None:
-        self._port, self._mail, self._reuse = port, mail, reuse
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    def __init__(self, mail: bytes) -> None:
+        self._mail = mail
+        self._heard = b""
+        self._wanted: bytes = b"220"
+        self._replied: Iterator[bytes] = iter((b"",))
+        self.sent: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def send(self, number: int) -> tuple[float, float]:
-        """Seconds from the connection, and from DATA's first byte, to the 250."""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._replied = self._hello()
+        next(self._replied)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard += data
+        last = self._heard[self._heard.rfind(b"\n", 0, -1) + 1 :]
+        if last.endswith(b"\n") and last[3:4] == b" ":
+            if not last.startswith(self._wanted):
+                self._fail(f"expected {self._wanted!r}, got {last!r}")
+                return
+            self._heard = b""
+            self._wanted = next(self._replied, b"221")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail("the connection was lost")
+        self.closed.set_result(None)
+
+    def _fail(self, words: str) -> None:
+        for future in (self.greeted, self.sent):
+            if not future.done():
+                future.set_exception(RuntimeError(words))
+                future.exception()  # it may be nobody who waits
+
+    def _hello(self) -> Iterator[bytes]:
+        yield b"220"
+        self._transport.write(b"EHLO client.bench.example\r\n")
+        yield b"250"
+        self.greeted.set_result(None)
+
+    def _envelope_and_mail(self, number: int) -> Iterator[bytes]:
+        self._transport.write(f"MAIL FROM:<{SENDER}>\r\n".encode())
+        yield b"250"
+        self._transport.write(f"RCPT TO:<{RECIPIENT}>\r\n".encode())
+        yield b"250"
+        self._transport.write(b"DATA\r\n")
+        yield b"354"
         began = time.perf_counter()
-        reader, writer = self._streams or await self._connect()
-        await self._say(reader, writer, f"MAIL FROM:<{SENDER}>", "250")
-        await self._say(reader, writer, f"RCPT TO:<{RECIPIENT}>", "250")
-        await self._say(reader, writer, "DATA", "354")
-        data = time.perf_counter()
-        writer.write(self._mail.replace(mails.ID, b"%d" % number))
-        await self._heard(reader, "250")
-        ended = time.perf_counter()
-        if not self._reuse:
-            await self.close()
-        return ended - began, ended - data
+        self._transport.write(self._mail.replace(mails.ID, b"%d" % number))
+        yield b"250"
+        self.sent.set_result(time.perf_counter() - began)
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        await self._heard(self._streams[0], "220")
-        await self._say(*self._streams, "EHLO client.bench.example", "250")
-        return self._streams
+    async def send(self, number: int) -> float:
+        """Seconds from DATA's first byte to the 250."""
+        await self.greeted
+        self.sent = asyncio.get_running_loop().create_future()
+        self._replied = self._envelope_and_mail(number)
+        self._wanted = next(self._replied)
+        return await self.sent
 
     async def close(self) -> None:
-        if self._streams is not None:
-            reader, writer = self._streams
-            self._streams = None
-            writer.write(b"QUIT\r\n")
-            await reader.read()
-            writer.close()
-
-    async def _say(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: str, wanted: str) -> None:
-        writer.write(words.encode() + b"\r\n")
-        await self._heard(reader, wanted)
-
-    async def _heard(self, reader: asyncio.StreamReader, wanted: str) -> None:
-        line = b"-" * 4
-        while line[3:4] == b"-":
-            line = await reader.readline()
-        if not line.startswith(wanted.encode()):
-            raise RuntimeError(f"expected {wanted}, got {line!r}")
+        self._transport.write(b"QUIT\r\n")
+        await self.closed
 
 
 async def _send_all(given: argparse.Namespace) -> Sent:
@@ -134,19 +158,32 @@ async def _send_all(given: argparse.Namespace) -> Sent:
     began = time.perf_counter()
     times: list[tuple[float, float]] = []
 
-    async def session() -> None:
-        sender = _Sender(given.port, mail, given.reuse)
+    async def one_after_another() -> None:
+        session: _Session | None = None
         for number in numbers:
             if given.rate:
                 await asyncio.sleep(began + (number - given.first) / given.rate - time.perf_counter())
-            times.append(await sender.send(number))
-        await sender.close()
+            begun = time.perf_counter()
+            session = session or await _connected(given.port, mail)
+            data = await session.send(number)
+            times.append((time.perf_counter() - begun, data))
+            if not given.reuse:
+                await session.close()
+                session = None
+        if session is not None:
+            await session.close()
 
     async with asyncio.TaskGroup() as sessions:
         for _ in range(given.sessions):
-            sessions.create_task(session())
+            sessions.create_task(one_after_another())
     whole, data = zip(*times, strict=True)
     return Sent(time.perf_counter() - began, len(times), list(whole), list(data))
+
+
+async def _connected(port: int, mail: bytes) -> _Session:
+    loop = asyncio.get_running_loop()
+    _, session = await loop.create_connection(lambda: _Session(mail), "127.0.0.1", port)
+    return session
 
 
 def main() -> None:
@@ -159,7 +196,7 @@ def main() -> None:
     options.add_argument("--first", type=int, default=40_000_000)
     options.add_argument("--reuse", action="store_true")
     try:
-        sent = asyncio.run(_send_all(options.parse_args()))
+        sent = uvloop.run(_send_all(options.parse_args()))
     except* (OSError, RuntimeError) as errors:
         sys.exit(f"load: {errors.exceptions[0]}")
     print(json.dumps({"seconds": sent.seconds, "taken": sent.taken, "whole": sent.whole, "data": sent.data}))
