@@ -1,8 +1,8 @@
 """The parser's process from the inside: takes one mail after the other from a socket and answers what it says.
 
 On the wire, both ways: a head (whether the parcel holds it, and its length), then the bytes unless the parcel holds them.
-Beside answers the child sends READY once, and TAKEN for each mail as soon as it has all of it: a child that dies before that
-died of something else than this mail.
+Beside answers the child sends READY once. For each mail it adds a byte to a tally as soon as it has all of it: a child that
+dies before that died of something else than this mail. (Sent, the byte would wake the worker's loop for each mail.)
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from apptrack_ingest.model import Parsed
 from apptrack_ingest.parse.limits import Limits
 from apptrack_ingest.parse.parcel import Packed, Parcel, Place, pack
 
-READY, TAKEN = b"r", b"t"
+READY = b"r"
 HEAD = struct.Struct("!?Q")
 
 _STATM_BYTES = 128  # seven numbers
@@ -36,7 +36,9 @@ class Refusal:
     detail: str
 
 
-def serve(channel: socket.socket, parcel: Parcel, parent: int, limits: Limits, memory_bytes: int) -> None:
+def serve(
+    channel: socket.socket, parcel: Parcel, taken: Parcel, parent: int, limits: Limits, memory_bytes: int
+) -> None:
     """Reads mails until the other side closes the channel."""
     import apptrack_ingest.parse.mime  # noqa: F401 - loaded before it says that it is ready
 
@@ -46,7 +48,7 @@ def serve(channel: socket.socket, parcel: Parcel, parent: int, limits: Limits, m
     while head := _received(channel, HEAD.size):
         in_parcel, size = HEAD.unpack(head)
         raw = parcel.take(Place(0, size)) if in_parcel else _received(channel, size)
-        channel.sendall(TAKEN)
+        taken.put(b".")
         if in_parcel:
             parcel.empty()
         answer = pickle.dumps(_answer(raw, parcel, limits, memory), pickle.HIGHEST_PROTOCOL)

@@ -39,10 +39,14 @@ class Parcel:
 
     def put(self, content: bytes) -> Place:
         """Adds the bytes and says where."""
-        place, left = Place(os.fstat(self._file).st_size, len(content)), memoryview(content)
+        place, left = Place(self.size(), len(content)), memoryview(content)
         while left:
             left = left[os.pwrite(self._file, left, place.start + place.size - len(left)) :]
         return place
+
+    def size(self) -> int:
+        """How many bytes are in it."""
+        return os.fstat(self._file).st_size
 
     def take(self, place: Place) -> bytes:
         """The bytes from there. Raises EOFError where fewer are there."""

@@ -9,7 +9,7 @@ import weakref
 
 from apptrack_ingest.errors import IngestError, Unreadable
 from apptrack_ingest.model import Parsed
-from apptrack_ingest.parse.child import HEAD, READY, TAKEN, Refusal, serve
+from apptrack_ingest.parse.child import HEAD, READY, Refusal, serve
 from apptrack_ingest.parse.limits import DEFAULT_LIMITS, Limits
 from apptrack_ingest.parse.parcel import LARGE, Packed, Parcel, unpack
 
@@ -132,12 +132,12 @@ class _Process:
 
     def __init__(self, limits: Limits, memory_bytes: int) -> None:
         self.mails = 0
-        self._parcel = Parcel()
+        self._parcel, self._taken = Parcel(), Parcel()
         ours, theirs = socket.socketpair()
         self._channel = _Channel(ours)
         self._silent = asyncio.Event()  # nobody listens on the channel
         spawning = multiprocessing.get_context("spawn")  # forking a process with threads can deadlock
-        arguments = (theirs, self._parcel, os.getpid(), limits, memory_bytes)
+        arguments = (theirs, self._parcel, self._taken, os.getpid(), limits, memory_bytes)
         self._process = spawning.Process(target=serve, args=arguments, daemon=True)
         with theirs:
             self._process.start()
@@ -149,7 +149,8 @@ class _Process:
         try:
             async with asyncio.timeout(START_GRACE):
                 await self._channel.open()
-                await self._expect(READY)
+                if await self._channel.read(len(READY)) != READY:
+                    raise EOFError
         except (TimeoutError, OSError, EOFError):
             raise _NotTaken from None
         finally:
@@ -161,8 +162,12 @@ class _Process:
         self._silent.clear()
         try:
             async with asyncio.timeout(deadline):
-                await self._give(raw)
+                self._send(raw)
                 return await self._answer()
+        except (OSError, EOFError) as error:
+            if isinstance(error, TimeoutError) or self._taken.size() >= self.mails:
+                raise
+            raise _NotTaken from None
         finally:
             self._silent.set()
 
@@ -175,15 +180,9 @@ class _Process:
         finally:
             self._channel.close()
             self._parcel.close()
+            self._taken.close()
 
     # -- on the channel
-
-    async def _give(self, raw: bytes) -> None:
-        try:
-            self._send(raw)
-            await self._expect(TAKEN)
-        except (OSError, EOFError):
-            raise _NotTaken from None
 
     def _send(self, raw: bytes) -> None:
         large = len(raw) >= LARGE
@@ -191,10 +190,6 @@ class _Process:
             self._parcel.put(raw)
         head = HEAD.pack(large, len(raw))
         self._channel.write(head if large else head + raw)
-
-    async def _expect(self, said: bytes) -> None:
-        if await self._channel.read(len(said)) != said:
-            raise EOFError
 
     async def _answer(self) -> Parsed | Refusal:
         _, size = HEAD.unpack(await self._channel.read(HEAD.size))
