@@ -103,6 +103,10 @@ class Spool(Protocol):
     async def delivered_before(self, account: str, applicant_id: int) -> list[Delivered]:
         """Earlier deliveries of the applicant to the account, newest first."""
 
+    async def to_work_on(self, claim: Claim) -> tuple[bytes, list[Delivered]]:
+        """What the work on a claim begins with, both at once: `raw` of its message, and `delivered_before` of its applicant,
+        nothing where account or applicant are not known yet. Nobody else delivers for the applicant meanwhile."""
+
     async def raw(self, message_id: int) -> bytes:
         """The exact bytes of a message. NotFound when there is none or they were erased by retention."""
 

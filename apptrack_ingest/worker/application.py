@@ -53,6 +53,8 @@ class Job:
     handler_seconds: float | None = None
     outcome: handoff.Outcome | None = None
     """What came of the handler's call; None: it was not called, or cut off."""
+    earlier: list[Delivered] = field(default_factory=list)
+    """Deliveries of the applicant before this one."""
     delayed: bool = False
     """Whether the outcome could not be committed at once."""
     believed: bool = field(init=False)
@@ -88,7 +90,7 @@ class Job:
 
     async def _read_and_decide(self) -> Settlement:
         try:
-            raw = await self.tools.spool.raw(self.claim.message_id)
+            raw, self.earlier = await self.tools.spool.to_work_on(self.claim)
             async with self.tools.turns.turn(self.claim.account, believed=self.believed):
                 parsed = await self.tools.parser.parse(raw)
         except (Unreadable, NotFound) as error:
@@ -131,7 +133,9 @@ class Job:
         )
         if reason is not None or desk is None or account is None or applicant_id is None:
             return self._held(reason or HeldReason.UNROUTED, applicant_id, _why_held(reason, account))
-        earlier = await self.tools.spool.delivered_before(account, applicant_id)
+        earlier = self.earlier
+        if applicant_id != self.claim.applicant_id:  # which only the mail itself names
+            earlier = await self.tools.spool.delivered_before(account, applicant_id)
         same = next((d for d in earlier if d.content_digest == parsed.content_digest), None)
         if same is not None and not self.claim.again:
             note = f"the same content as application {same.application_id}, delivered before"

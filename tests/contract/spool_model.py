@@ -156,6 +156,11 @@ class Model(People):
         ]
         return sorted(found, key=lambda one: (one.delivered_at, one.application_id), reverse=True)
 
+    def to_work_on(self, claim: Claim) -> tuple[bytes, list[Delivered]]:
+        raw = self.raw(claim.message_id)
+        known = claim.account is not None and claim.applicant_id is not None
+        return raw, self.delivered_before(claim.account, claim.applicant_id) if known else []
+
     def raw(self, message_id: int) -> bytes:
         if message_id not in self.messages or self.messages[message_id].erased:
             raise NotFound

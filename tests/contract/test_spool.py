@@ -791,6 +791,20 @@ async def test_earlier_deliveries_come_newest_first_and_only_the_applicants(spoo
     assert await spool.delivered_before("acme", 9) == []
 
 
+async def test_work_begins_with_the_mail_and_what_was_delivered_before(spool: Spool) -> None:
+    for _ in range(2):
+        await put(spool)
+        await work(spool, Event.DELIVER)
+    await put(spool)
+    (claimed,) = await claim(spool)
+    raw, earlier = await spool.to_work_on(claimed)
+    assert raw == RAW and earlier == await spool.delivered_before("acme", 7) and len(earlier) == 2
+    for unknown in ({"account": None}, {"applicant_id": None}):
+        assert await spool.to_work_on(replace(claimed, **unknown)) == (RAW, [])
+    with pytest.raises(NotFound):
+        await spool.to_work_on(replace(claimed, message_id=4711))
+
+
 async def test_a_discarded_one_is_reported_as_the_person_says(spool: Spool) -> None:
     application_id = await bring_to(spool, State.FAILED)
     await spool.act(application_id, Action(Event.DISCARD, "jo", report=failure()), now=T)

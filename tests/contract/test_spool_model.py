@@ -229,6 +229,7 @@ class Same(RuleBasedStateMachine):
         claimed = self.same("claim", now=self.now, **options)
         self.time_passes(chance)
         for claim in claimed:
+            self.same("to_work_on", claim)
             if chance.seldom():
                 self.claims.append(claim)
             else:

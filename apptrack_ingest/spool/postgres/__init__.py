@@ -131,6 +131,15 @@ class PostgresSpool(Decisions):
     async def delivered_before(self, account: str, applicant_id: int) -> list[Delivered]:
         return await self._door.ask(lambda s: hand_off.delivered_before(s, account, applicant_id))
 
+    async def to_work_on(self, claim: Claim) -> tuple[bytes, list[Delivered]]:
+        async def found(statements: Statements) -> tuple[bytes, list[Delivered]]:
+            raw = await bodies.fetch(statements, claim.message_id)
+            if claim.account is None or claim.applicant_id is None:
+                return raw, []
+            return raw, await hand_off.delivered_before(statements, claim.account, claim.applicant_id)
+
+        return await self._door.ask(found)
+
     async def raw(self, message_id: int) -> bytes:
         return await self._door.ask(lambda s: bodies.fetch(s, message_id))
 

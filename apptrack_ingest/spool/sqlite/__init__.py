@@ -169,6 +169,15 @@ class SqliteSpool(Decisions):
     async def delivered_before(self, account: str, applicant_id: int) -> list[Delivered]:
         return await self._read(lambda c: hand_off.delivered_before(c, account, applicant_id))
 
+    async def to_work_on(self, claim: Claim) -> tuple[bytes, list[Delivered]]:
+        def found(connection: sqlite3.Connection) -> tuple[bytes, list[Delivered]]:
+            raw = bodies.fetch(connection, claim.message_id, self._directory)
+            if claim.account is None or claim.applicant_id is None:
+                return raw, []
+            return raw, hand_off.delivered_before(connection, claim.account, claim.applicant_id)
+
+        return await self._read(found)
+
     async def raw(self, message_id: int) -> bytes:
         return await self._read(lambda c: bodies.fetch(c, message_id, self._directory))
 

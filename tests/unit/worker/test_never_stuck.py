@@ -300,18 +300,18 @@ async def test_strangers_leave_half_of_the_places_and_a_process(world):
 
 
 async def test_a_large_mail_waits_for_memory_before_it_is_loaded(world):
-    loaded, go, raw = [], asyncio.Event(), world.spool.raw
+    loaded, go, load = [], asyncio.Event(), world.spool.to_work_on
 
-    async def noted(message_id):
-        loaded.append(message_id)
-        return await raw(message_id)
+    async def noted(claim):
+        loaded.append(claim.message_id)
+        return await load(claim)
 
     class Waiting(Ats):
         async def handle(self, application):
             await go.wait()
             return Accepted()
 
-    world.spool.raw = noted
+    world.spool.to_work_on = noted
     world.tools.memory._total = 10_000
     await use(world, acme={"handler": Waiting()}, beta={"handler": Waiting()})
     for number, account in enumerate(("acme", "beta", "beta"), 1):

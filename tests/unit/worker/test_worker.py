@@ -293,7 +293,7 @@ async def test_a_fault_of_our_own_postpones_and_ends_in_failed(world, monkeypatc
     async def broken(*_):
         raise RuntimeError("a candidate's secret")
 
-    monkeypatch.setattr(world.spool, "delivered_before", broken)
+    monkeypatch.setattr(world.spool, "to_work_on", broken)
     await world.receive("acme")
     await world.work()
     [row] = await world.rows()
