@@ -24,6 +24,7 @@ from ports import free_port
 from postgres import Server, postgres_server
 
 from apptrack_ingest.cli import main
+from apptrack_ingest.metric_files import WRITTEN_AFTER
 from apptrack_ingest.model import State
 from apptrack_ingest.spool.contract import Filter, Story, Summary
 from apptrack_ingest.spool.opening import open_spool
@@ -231,6 +232,7 @@ class Deployment:
 
     def metric(self, name: str) -> float:
         """The value of a metric by its name with labels, as the metrics page writes it; 0.0 where it has none yet."""
+        time.sleep(2 * WRITTEN_AFTER)  # what has just been counted is there by then
         values = [
             line.rpartition(" ")[2] for line in self.page("/metrics")[1].splitlines() if line.startswith(f"{name} ")
         ]
