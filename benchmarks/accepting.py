@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,17 +64,24 @@ class Measured:
 
 
 @contextmanager
-def started(peer: Peer) -> Iterator[Peer]:
-    """A peer that listens, in a new directory, stopped and its directory removed at the end."""
+def directory() -> Iterator[Path]:
+    """A new directory, removed at the end."""
     home = Path(tempfile.mkdtemp(prefix="benchmark-", dir=HOME))
     try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def started(peer: Peer, home: Path | None = None) -> Iterator[Peer]:
+    """A peer that listens, in that directory or a new one, stopped at the end."""
+    with nullcontext(home) if home else directory() as place:
         try:
-            peer.start(home)
+            peer.start(place)
             yield peer
         finally:
             peer.stop()
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def measure(peer: Peer, send: Callable[[Peer, int], Sent], many: int) -> Measured:

@@ -8,7 +8,7 @@ import endpoint
 import load
 import processes
 import tables
-from accepting import Measured, started
+from accepting import Measured, directory, started
 from endpoint import Endpoint
 from peers import Missing, Peer
 from peers.ours import Ours
@@ -115,25 +115,34 @@ def waiting(share: float) -> None:
             ("the webhook handler", "webhook", f'url = "{ats.url}"\n'),
         )
         for name, handler, settings in handlers:
-            per_second = _while_it_waits(name, handler, settings, many)
-            rows.append((name, tables.rate(per_second), f"{per_second / most:.1%}"))
+            for when, before in (("all are there already", True), ("they come as fast as they are taken", False)):
+                per_second = _while_it_waits(name, handler, settings, many, before=before)
+                rows.append((f"{name}, {when}", tables.rate(per_second), f"{per_second / most:.1%}"))
     tables.table(("", "hand-offs a second", "of the most there can be"), rows)
 
 
-def _while_it_waits(name: str, handler: str, settings: str, many: int) -> float:
-    """Hand-offs a second, the first and the last tenth of them left out."""
-    with endpoint.serving() as idibu:
-        ours = Ours(
+def _while_it_waits(name: str, handler: str, settings: str, many: int, *, before: bool) -> float:
+    """Hand-offs a second, the first and the last tenth of them left out; with `before` an intake alone takes all mails
+    before there is a worker."""
+
+    def ours(only: str | None = None) -> Ours:
+        return Ours(
             name,
+            only=only,
             handler=handler,
             endpoint=idibu.url,
             worker=f"[worker]\nconcurrency = {AT_A_TIME}",
             account=f"concurrency = {AT_A_TIME}\n",
             handler_settings=settings,
         )
-        with started(ours) as peer:
-            process = load.running(peer.port, 60_000, many)
-            load.result(process)
+
+    with endpoint.serving() as idibu, directory() as home:
+        if before:
+            with started(ours("intake"), home) as intake:
+                load.own(intake.port, 60_000, many)
+        with started(ours(), home) as peer:
+            if not before:
+                load.own(peer.port, 60_000, many)
             wait_until(lambda: idibu.told() >= many, "all are reported")
             check(peer, many)
             assert isinstance(peer, Ours)
