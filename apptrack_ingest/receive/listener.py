@@ -25,11 +25,6 @@ BYTES_IN_FLIGHT = 32_000_000
 """Bytes of all mails under way where nothing else is said."""
 
 
-ACCEPTS_PER_TURN = 1
-"""Connections taken at one turn of the loop. asyncio takes as many as may wait in the kernel's queue: one of several
-processes would take all that came at once, and sessions under way would wait meanwhile."""
-
-
 def listening_sockets(host: str, port: int) -> list[socket.socket]:
     """Bound sockets for every address the name stands for; OSError when one cannot be had.
 
@@ -102,8 +97,7 @@ class Listener:
             sock.close()
             raise ValueError(f"tls = {entry.tls} needs a certificate")
         loop = asyncio.get_running_loop()
-        made = await loop.create_server(lambda: Admission(self, entry, loop), sock=sock, backlog=ACCEPTS_PER_TURN)
-        sock.listen(socket.SOMAXCONN)
+        made = await loop.create_server(lambda: Admission(self, entry, loop), sock=sock, backlog=socket.SOMAXCONN)
         self._servers.append(made)
 
     @property
