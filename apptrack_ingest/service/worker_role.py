@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,15 +34,17 @@ SETTLE_AGAIN = 2.0
 
 THREADS = 4
 """So many times as many threads as there can be hand-offs and reports, made when they are needed. A name is looked up in one
-(getaddrinfo), and where an ATS's name servers are silent that lasts longer than the hand-off: the threads that asyncio has
-of its own, four and one for each core, would all wait for that ATS, and everybody else's hand-offs and reports for them."""
+(getaddrinfo), and where an ATS's name servers are silent that lasts longer than the hand-off: the threads that a loop has
+of its own, four, would all wait for that ATS, and everybody else's hand-offs and reports for them."""
+
+MOST_THREADS = 1024
+"""More libuv does not make."""
 
 
 async def run_worker(path: Path | None, found: Settings, link: ChildLink, *, own_web: bool) -> None:
     """Works until SIGTERM (or the supervisor's end), then drains."""
     give_back_early()
-    threads = THREADS * (found.worker.concurrency + found.worker.report_concurrency)
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, thread_name_prefix="lookup"))
+    enough_threads(found)
     spool, names = spool_of(found), Names(found.data_dir, own_spool=found.spool_url is None)
     parts = _WorkerParts(found, spool, names.own)
     async with (
@@ -55,6 +58,18 @@ async def run_worker(path: Path | None, found: Settings, link: ChildLink, *, own
     await parts.close()
     await spool.close()
     link.stop()
+
+
+def enough_threads(found: Settings) -> None:
+    """Has names looked up in as many threads as there may be who wait; to be called before the first is, on the loop.
+
+    uvloop looks them up in libuv's threads, and never in more than half of these, which are made at the first look-up, as
+    many as the environment says (libuv's documentation, "Thread pool work scheduling"). What else is slow, in handlers too,
+    goes to the loop's executor.
+    """
+    threads = THREADS * (found.worker.concurrency + found.worker.report_concurrency)
+    os.environ["UV_THREADPOOL_SIZE"] = str(min(2 * threads, MOST_THREADS))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, thread_name_prefix="lookup"))
 
 
 class _WorkerParts:
