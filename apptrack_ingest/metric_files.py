@@ -1,5 +1,4 @@
-"""The files in which a supervisor's children count: made anew, written, added up at a scrape, folded into one when a child
-ends."""
+"""The files in which a supervisor's children count: made anew, written, added up at a scrape, folded at a child's end."""
 
 import asyncio
 from collections.abc import Callable, Iterable

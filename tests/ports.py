@@ -5,7 +5,6 @@ import os
 import random
 import socket
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -24,7 +23,7 @@ def free_port() -> int:
         file.seek(0)
         last = file.read()
         after = int(last) + 1 if last.isdigit() else random.choice(choice)
-        port = next(_free(choice, after))
+        port = _next_free(choice, after)
         file.truncate(0)
         file.write(str(port))
     return port
@@ -41,7 +40,7 @@ def _choice(low: int, high: int) -> range:
     return largest if len(largest) >= ENOUGH else range(LOWEST, HIGHEST + 1)
 
 
-def _free(choice: range, after: int) -> Iterator[int]:
+def _next_free(choice: range, after: int) -> int:
     start = after - choice.start
     for step in range(len(choice)):
         port = choice[(start + step) % len(choice)]
@@ -52,4 +51,5 @@ def _free(choice: range, after: int) -> Iterator[int]:
                 probe.listen()
             except OSError:
                 continue
-        yield port
+        return port
+    raise OSError(f"no port of loopback is free from {choice.start} to {choice.stop - 1}")

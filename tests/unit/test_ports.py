@@ -35,5 +35,5 @@ def test_no_outgoing_connection_gets_one_where_others_are_left(low: int, high: i
 def test_one_that_is_taken_is_passed_over() -> None:
     after = ports.free_port()
     with socket.create_server(("127.0.0.1", after)):
-        assert next(ports._free(range(after, after + 100), after)) > after
-    assert next(ports._free(range(after, after + 1), after)) == after
+        assert ports._next_free(range(after, after + 100), after) > after
+    assert ports._next_free(range(after, after + 1), after) == after
