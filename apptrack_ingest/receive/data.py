@@ -135,12 +135,18 @@ class DataReader:
             self._small.clear()
 
     def _notice_bare(self, wire: bytes) -> None:
-        """Count no more than is needed: what was noticed once need not be looked for again."""
-        if self._bare_cr and self._bare_lf:
+        """Look closely only where there is something to see, and for no more than was not noticed yet."""
+        if _all_lines_end_alike(wire) or (self._bare_cr and self._bare_lf):
             return
         pairs = wire.count(b"\r\n")
         self._bare_cr = self._bare_cr or wire.count(b"\r") != pairs
         self._bare_lf = self._bare_lf or wire.count(b"\n") != pairs
+
+
+def _all_lines_end_alike(wire: bytes) -> bool:
+    """Whether no CR stands without its LF, and no LF without its CR. Copied twice it takes a third of the time that
+    counting takes, for single bytes are counted one by one and replaced in strides."""
+    return wire.replace(b"\r", b"").replace(b"\n", b"\r\n") == wire
 
 
 def _partial_end(data: bytes) -> bytes:
