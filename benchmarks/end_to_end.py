@@ -131,7 +131,7 @@ def _while_it_waits(name: str, handler: str, settings: str, many: int, *, before
             only=only,
             handler=handler,
             endpoint=idibu.url,
-            worker=f"[worker]\nconcurrency = {AT_A_TIME}",
+            worker=f"[worker]\nconcurrency = {AT_A_TIME + AT_A_TIME // 4}",
             account=f"concurrency = {AT_A_TIME}\n",
             handler_settings=settings,
         )

@@ -27,8 +27,8 @@ ROLES = ("intake", "worker")
 def serve(config: Path | None, only: str | None, supervised_by: int | None, part: str, sockets: str) -> None:
     """Receive mail, hand candidates to the ATS, report to idibu; until SIGTERM or Ctrl-C.
 
-    Starts and supervises the intake (or several: intake_processes) and the worker, processes of their own. SIGHUP takes up
-    added and changed accounts.
+    Starts and supervises the intake and the worker, processes of their own, or several of each (intake_processes,
+    worker_processes). SIGHUP takes up added and changed accounts.
     """
     os.umask(0o077)
     # Until the handler stands: a reload asked for during the start must not end the process.
@@ -39,7 +39,7 @@ def serve(config: Path | None, only: str | None, supervised_by: int | None, part
     logs.log_uncaught()
     handed = activated.from_words(sockets) if sockets else activated.from_systemd()
     own = supervised_by is None
-    if only is None or (only == "intake" and own and found.intake_processes > 1):
+    if only is None or (own and _several(found, only)):
         # Not on uvloop: nothing is in a hurry there, and asyncio watches each child by a descriptor of its own.
         asyncio.run(_supervise(config, found, handed, only))
         return
@@ -48,7 +48,7 @@ def serve(config: Path | None, only: str | None, supervised_by: int | None, part
     if only == "intake":
         run(_take_in(config, found, link, own, handed, int(of)))
     else:
-        run(_work(config, found, link, own))
+        run(_work(config, found, link, own, part))
     if held is not None:
         os.close(held)
 
@@ -71,10 +71,16 @@ async def _take_in(
     await run_intake(config, found, link, own_web=own_web, sockets=handed, of=of)
 
 
-async def _work(config: Path | None, found: Settings, link: ChildLink, own_web: bool) -> None:
+async def _work(config: Path | None, found: Settings, link: ChildLink, own_web: bool, part: str) -> None:
+    from apptrack_ingest.service.part import Part
     from apptrack_ingest.service.worker_role import run_worker
 
-    await run_worker(config, found, link, own_web=own_web)
+    await run_worker(config, found, link, own_web=own_web, part=Part.read(part))
+
+
+def _several(found: Settings, role: str) -> bool:
+    """Whether a role is several processes, which need somebody who watches over them."""
+    return {"intake": found.intake_processes, "worker": found.worker_processes}[role] > 1
 
 
 def _called(only: str | None, number: str, of: str) -> str:

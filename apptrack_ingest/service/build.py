@@ -67,7 +67,7 @@ def effective(found: Settings) -> dict[str, Any]:
     return values
 
 
-NEEDS_RESTART = ("data_dir", "spool", "intake_processes", "web", "dns", "worker", "log")
+NEEDS_RESTART = ("data_dir", "spool", "intake_processes", "worker_processes", "web", "dns", "worker", "log")
 
 SMTP_NEEDS_RESTART = ("host", "port", "listeners", "hostname", "tls", "tls_certificate", "tls_key")
 

@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 
 from apptrack_ingest import logs
+from apptrack_ingest.service.part import WHOLE, Part
+from apptrack_ingest.settings import MOST_PROCESSES
 
 log = logs.get("service")
 
@@ -21,15 +23,17 @@ class Names:
 
     Host names, process ids and data directories may be the same on another machine or in another container, whose worker
     lives. So a name is random in part, and a file in the data directory remembers it: who holds the role's lock on that
-    directory knows that all who wrote there before are dead. A directory may have been copied from a machine that runs,
+    directory knows that all who wrote there before are dead. Of several processes under one lock each has a file of its
+    own, and the first takes over those of numbers that there are no more: a sibling lives. A directory may have been copied from a machine that runs,
     or be shared with one, so that only names count which were written down under this very system, not restarted since;
     all of them do where the spool itself is in the directory (`own_spool`). Leases of the others run out by themselves.
     """
 
-    def __init__(self, data_dir: Path, *, own_spool: bool, boot: Path = BOOT) -> None:
-        self._file = data_dir / "worker.names"
+    def __init__(self, data_dir: Path, *, own_spool: bool, boot: Path = BOOT, part: Part = WHOLE) -> None:
+        self._file = _file(data_dir, part.number)
+        self._left = _beyond(data_dir, part.of) if part.number == 1 else []
         self._system = _first_line(boot)
-        known = [line.split() for line in _lines(self._file)]
+        known = [line.split() for file in (*self._left, self._file) for line in _lines(file)]
         here = [words for words in known if len(words) == 2 and (own_spool or words[0] == self._system)]
         self.before = tuple(name for _, name in here[-MOST:])
         self.own = f"{_host()}/worker-{os.getpid()}-{secrets.token_hex(4)}"
@@ -39,6 +43,9 @@ class Names:
         """Their leases are ended: only our own name must be remembered."""
         self.before = ()
         self._remember()
+        for file in self._left:
+            with contextlib.suppress(OSError):
+                file.unlink()
 
     def _remember(self) -> None:
         """Where that cannot be done, the next worker waits for our leases to run out."""
@@ -50,6 +57,15 @@ class Names:
             new.replace(self._file)
         except OSError as error:
             log.warning("the worker's name cannot be remembered", **logs.exception_fields(error))
+
+
+def _file(data_dir: Path, number: int) -> Path:
+    return data_dir / ("worker.names" if number == 1 else f"worker-{number}.names")
+
+
+def _beyond(data_dir: Path, of: int) -> list[Path]:
+    """The files of processes that were started where there were more of them."""
+    return [file for number in range(of + 1, MOST_PROCESSES + 1) if (file := _file(data_dir, number)).is_file()]
 
 
 def _host() -> str:

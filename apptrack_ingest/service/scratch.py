@@ -8,16 +8,17 @@ from pathlib import Path
 MEMORY = Path("/dev/shm")  # noqa: S108 - the name below is taken only where it is our own
 
 
-def metrics_home(data_dir: Path, memory: Path = MEMORY) -> Path:
-    """The directory for the metrics of the supervisor on `data_dir`, the same at every start.
+def metrics_home(data_dir: Path, memory: Path = MEMORY, *, role: str = "") -> Path:
+    """The directory for the metrics of the supervisor on `data_dir`, or of that of one `role` alone, the same at every start.
 
     prometheus_client maps sparse files into memory, and a page for which the disk has no room is a SIGBUS (mmap(2)):
     on the spool's own disk a full disk would end the intake, the worker and the supervisor. Where the system has no
-    memory to offer, or the name is another user's, it is `metrics` in `data_dir` all the same.
+    memory to offer, or the name is another user's, it is `metrics` (and the role) in
+    `data_dir` all the same.
     """
-    name = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16] + (role and f"-{role}")
     wanted = memory / f"apptrack-ingest-{os.geteuid()}-{name}"
-    return wanted if _is_ours(wanted) else data_dir / "metrics"
+    return wanted if _is_ours(wanted) else data_dir / ("metrics" + (role and f"-{role}"))
 
 
 def _is_ours(directory: Path) -> bool:

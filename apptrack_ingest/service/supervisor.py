@@ -97,7 +97,8 @@ class Supervisor:
         self._sockets = sockets or {}
         self._settings = found
         self._roles = roles
-        counts = {"worker": 1, "intake": found.intake_processes}
+        self._only = "" if roles == ROLES else "-".join(roles)
+        counts = {"worker": found.worker_processes, "intake": found.intake_processes}
         children = [Child(role, number + 1, counts[role]) for role in roles for number in range(counts[role])]
         self._children = {child.name: child for child in children}
         self._stop = asyncio.Event()
@@ -109,9 +110,9 @@ class Supervisor:
         """Starts everything, waits for the end, stops everything. Raises ConfigError and ChildFailed at the start."""
         by_listener(self._settings, self._sockets)
         self._locks = [lock.take(self._settings.data_dir, role) for role in self._roles]
-        if self._settings.intake_processes > 1:
+        if "intake" in self._roles and self._settings.intake_processes > 1:
             self._sockets = intake.shared_sockets(self._settings, self._sockets)
-        self._metrics_dir = metrics_home(self._settings.data_dir)
+        self._metrics_dir = metrics_home(self._settings.data_dir, role=self._only)
         self._environment = metrics.multiprocess_dir(self._metrics_dir)
         spool = spool_of(self._settings)
         web = WebServer(create_app(self._probe(spool)))
@@ -127,7 +128,7 @@ class Supervisor:
             await web.stop()
             await spool.close()
             shutil.rmtree(self._metrics_dir, ignore_errors=True)
-            (self._settings.data_dir / STATUS).unlink(missing_ok=True)
+            self._unannounce()
             for descriptor in self._locks:
                 os.close(descriptor)
         log.info("stopped")
@@ -148,18 +149,21 @@ class Supervisor:
         return True
 
     def _announce(self, web_port: int) -> None:
-        status = {
-            "pid": os.getpid(),
-            "smtp": self._of_role("intake")[0].details.get("smtp", []),
-            "web": [self._settings.web.host, web_port],
-        }
-        (self._settings.data_dir / STATUS).write_text(json.dumps(status), encoding="utf-8")
-        smtp = [f"{host}:{port}" for host, port in status["smtp"]]
+        listening = [child.details.get("smtp", []) for child in self._of_role("intake")][:1]
+        if listening:
+            status = {"pid": os.getpid(), "smtp": listening[0], "web": [self._settings.web.host, web_port]}
+            (self._settings.data_dir / STATUS).write_text(json.dumps(status), encoding="utf-8")
+        smtp = [f"{host}:{port}" for places in listening for host, port in places]
         log.info("ready", smtp=smtp, web=f"http://{self._settings.web.host}:{web_port}/", accounts=self._accounts())
         for account in accounts_without_hash(self._settings):
             log.warning(
                 "this account has no hash, so its outcomes wait as due and idibu is told nothing", account=account
             )
+
+    def _unannounce(self) -> None:
+        """Not where another `serve`, which has the intake, announced itself."""
+        if self._of_role("intake"):
+            (self._settings.data_dir / STATUS).unlink(missing_ok=True)
 
     def _of_role(self, role: str) -> list[Child]:
         return [child for child in self._children.values() if child.role == role]

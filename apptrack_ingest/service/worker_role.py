@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from apptrack_ingest.service import working
 from apptrack_ingest.service.around import beside, own_pages, signals, usable
 from apptrack_ingest.service.link import ChildLink
 from apptrack_ingest.service.names import Names
+from apptrack_ingest.service.part import WHOLE, Part
 from apptrack_ingest.service.place import spool_of
 from apptrack_ingest.service.reconciling import accounts_of
 from apptrack_ingest.settings import Account, Settings
@@ -41,12 +42,12 @@ MOST_THREADS = 1024
 """More libuv does not make."""
 
 
-async def run_worker(path: Path | None, found: Settings, link: ChildLink, *, own_web: bool) -> None:
+async def run_worker(path: Path | None, found: Settings, link: ChildLink, *, own_web: bool, part: Part = WHOLE) -> None:
     """Works until SIGTERM (or the supervisor's end), then drains."""
     give_back_early()
     enough_threads(found)
-    spool, names = spool_of(found), Names(found.data_dir, own_spool=found.spool_url is None)
-    parts = _WorkerParts(found, spool, names.own)
+    spool, names = spool_of(found), Names(found.data_dir, own_spool=found.spool_url is None, part=part)
+    parts = _WorkerParts(found, spool, names.own, part)
     async with (
         signals(path, found, parts.take_up) as stop,
         own_pages(lambda: parts.housekeeping.settings, spool, "worker", own_web) as web_port,
@@ -75,11 +76,11 @@ def enough_threads(found: Settings) -> None:
 class _WorkerParts:
     """A worker and all that it works with, wired from the settings."""
 
-    def __init__(self, found: Settings, spool: Spool, name: str) -> None:
+    def __init__(self, found: Settings, spool: Spool, name: str, part: Part) -> None:
         clock = SystemClock()
-        self._found = found
-        self._desks = working.desks_of(found)
-        self._reporter, self._parser = Reporter(), working.parser_of(found)
+        self._found, self._part = found, part
+        self._desks = working.desks_of(found, part=part)
+        self._reporter, self._parser = Reporter(), working.parser_of(found, part)
         self._inner = working.InnerJudge(found)
         self._reporter.configure(working.destinations_of(found))
         self._closing: set[asyncio.Task[None]] = set()
@@ -88,7 +89,7 @@ class _WorkerParts:
             parser=self._parser,
             reports=self._reporter,
             clock=clock,
-            options=working.options_of(found, name),
+            options=working.options_of(found, name, part),
             desks=_only_desks(self._desks),
             report_schedule=found.idibu.schedule,
             judge_inner=self._inner,
@@ -100,7 +101,7 @@ class _WorkerParts:
 
     async def take_up(self, new: Settings) -> None:
         """A reload: what is under way goes on with what it began with."""
-        before, self._desks = self._desks, working.desks_of(new, self._desks)
+        before, self._desks = self._desks, working.desks_of(new, self._desks, self._part)
         self._reporter.configure(working.destinations_of(new))
         self._inner.configure(new)
         self.housekeeping.settings = self.reconciling.settings = new
@@ -128,9 +129,8 @@ class _WorkerParts:
         """Works until told to stop and drained, with the housekeeping beside it."""
         side_tasks = [
             *([asyncio.create_task(self._settle_later(unsettled))] if unsettled else []),
-            asyncio.create_task(self.housekeeping.run()),
-            asyncio.create_task(self.reconciling.run()),
-            asyncio.create_task(_warm_up(self._parser, self._found)),
+            *(asyncio.create_task(work) for work in self._beside()),
+            asyncio.create_task(_warm_up(self._parser, self.tools.options.parsers)),
         ]
         try:
             await self.worker.run(stop)
@@ -138,6 +138,10 @@ class _WorkerParts:
             for task in side_tasks:
                 task.cancel()
             await asyncio.gather(*side_tasks, return_exceptions=True)
+
+    def _beside(self) -> list[Coroutine[Any, Any, None]]:
+        """What one worker process does for all of a `serve`: the first."""
+        return [self.housekeeping.run(), self.reconciling.run()] if self._part.number == 1 else []
 
     async def close(self) -> None:
         """Closes handlers, connections and the parser's processes."""
@@ -150,10 +154,10 @@ class _WorkerParts:
         await self._parser.close()
 
 
-async def _warm_up(parser: ParserPool, found: Settings) -> None:
+async def _warm_up(parser: ParserPool, processes: int) -> None:
     """Starts the parser's processes before the first candidate has to wait for them."""
     with contextlib.suppress(IngestError):
-        await asyncio.gather(*(parser.parse(b"\r\n") for _ in range(found.worker.parse_processes)))
+        await asyncio.gather(*(parser.parse(b"\r\n") for _ in range(processes)))
 
 
 def _only_desks(desks: dict[str, tuple[Account, Desk]]) -> dict[str, Desk]:

@@ -7,6 +7,7 @@ from apptrack_ingest import handoff
 from apptrack_ingest.parse.pool import ParserPool
 from apptrack_ingest.report.reporter import Destination
 from apptrack_ingest.service import intake
+from apptrack_ingest.service.part import WHOLE, Part
 from apptrack_ingest.settings import Account, Settings
 from apptrack_ingest.trust import Connection, Mail, Rules, Verdict
 from apptrack_ingest.worker.breaker import Caution
@@ -21,14 +22,16 @@ def fingerprint(account: Account) -> str | None:
 
 
 def desks_of(
-    found: Settings, present: Mapping[str, tuple[Account, Desk]] | None = None
+    found: Settings, present: Mapping[str, tuple[Account, Desk]] | None = None, part: Part = WHOLE
 ) -> dict[str, tuple[Account, Desk]]:
-    """A desk for each account; one whose account did not change is kept with its handler. Raises ConfigError and
-    HandlerError."""
+    """A desk for each account, as this part of the worker serves it; one whose account did not change is kept with its
+    handler. Raises ConfigError and HandlerError."""
     desks: dict[str, tuple[Account, Desk]] = {}
     for name, account in found.known_accounts.items():
         kept = (present or {}).get(name)
-        desks[name] = kept if kept is not None and kept[0] == account else (account, _desk(account))
+        desks[name] = (
+            kept if kept is not None and kept[0] == account else (account, part.restrained(name, _desk(account)))
+        )
     return desks
 
 
@@ -49,16 +52,16 @@ def _desk(account: Account) -> Desk:
     )
 
 
-def options_of(found: Settings, name: str) -> Options:
-    """How a worker called `name` works."""
+def options_of(found: Settings, name: str, part: Part = WHOLE) -> Options:
+    """How a worker called `name` works; what there is for all of them is divided."""
     return Options(
         name=name,
-        concurrency=found.worker.concurrency,
-        report_concurrency=found.worker.report_concurrency,
+        concurrency=part.some(found.worker.concurrency),
+        report_concurrency=part.some(found.worker.report_concurrency),
         lease=found.worker.lease,
         drain_timeout=found.worker.drain_timeout,
-        memory=int(found.worker.memory),
-        parsers=found.worker.parse_processes,
+        memory=int(found.worker.memory) // part.of,
+        parsers=part.some(found.worker.parse_processes),
     )
 
 
@@ -84,12 +87,12 @@ class InnerJudge:
         await self._judge.close()
 
 
-def parser_of(found: Settings) -> ParserPool:
+def parser_of(found: Settings, part: Part = WHOLE) -> ParserPool:
     """The processes that read mails."""
     return ParserPool(
         deadline=found.worker.parse_deadline,
         memory_bytes=int(found.worker.parse_memory),
-        processes=found.worker.parse_processes,
+        processes=part.some(found.worker.parse_processes),
     )
 
 

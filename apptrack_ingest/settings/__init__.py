@@ -10,6 +10,7 @@ from apptrack_ingest.settings.kinds import Duration, token_parts
 from apptrack_ingest.settings.reading import inspect, load
 from apptrack_ingest.settings.sections import (
     DEFAULT_ACCOUNT,
+    MOST_PROCESSES,
     Account,
     Digest,
     Idibu,
@@ -24,6 +25,7 @@ from apptrack_ingest.settings.spool_url import MASK
 __all__ = [
     "DEFAULT_ACCOUNT",
     "MASK",
+    "MOST_PROCESSES",
     "Account",
     "Digest",
     "Dns",

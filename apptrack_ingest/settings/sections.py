@@ -53,6 +53,8 @@ from apptrack_ingest.settings.spool_url import SQLITE, Place, SpoolPlace
 PREFIX = "APPTRACK_"
 DEFAULT_ACCOUNT = "default"
 
+MOST_PROCESSES = 64
+"""Of one role under one `serve`."""
 
 # --- sections ------------------------------------------------------------------------------------------------------
 
@@ -86,8 +88,8 @@ class Account(Section):
     handler_settings: dict[str, Any] = Field({}, repr=False, description="the handler's own settings")
     block_extensions: Extensions = Field((), description="documents with these extensions are left out")
     handler_timeout: Duration = Field(60.0, description="how long one hand-off may take")
-    concurrency: int = Field(4, ge=1, le=1000, description="hand-offs of this account at a time, in each worker")
-    rate: Rates = Field("", description="hand-offs the ATS takes, in each worker: 100/1m, 5000/d; empty: no limit")
+    concurrency: int = Field(4, ge=1, le=1000, description="hand-offs of this account at a time, in each `serve`")
+    rate: Rates = Field("", description="hand-offs the ATS takes, in each `serve`: 100/1m, 5000/d; empty: no limit")
     breaker: Breaker = Field(Breaker(), description="resting while the ATS is away")
     retry: RetrySchedule = Field(DEFAULT_RETRY, description="waits between hand-off attempts; their sum ends in failed")
     trust: Rules = Field(Rules(), description="who may deliver for this account, beside those in [trust]")
@@ -173,7 +175,7 @@ class Idibu(Section):
 
 
 class Worker(Section):
-    """How a worker process works."""
+    """How the worker works; with several processes (worker_processes) each takes its part."""
 
     concurrency: int = Field(8, ge=1, le=1000, description="hand-offs at a time")
     report_concurrency: int = Field(4, ge=1, le=100, description="reports at a time")
@@ -234,7 +236,13 @@ class Settings(BaseSettings):
     spool: Place = Field(SpoolPlace(SQLITE), description="sqlite: a file in data_dir; or postgresql://…")
     spool_file: Path | None = Field(None, description="a file that holds the URL, instead of `spool`")
     intake_processes: int = Field(
-        1, ge=1, le=64, description="intakes on the same addresses; limits are for all together"
+        1, ge=1, le=MOST_PROCESSES, description="intakes on the same addresses; limits are for all together"
+    )
+    worker_processes: int = Field(
+        1,
+        ge=1,
+        le=MOST_PROCESSES,
+        description="workers on the spool; [worker] and accounts' limits are for all together",
     )
     recipients: Recipients = Field((), description="shared: mail goes by X-iTrackID-ClientID")
     retention: Duration = Field(30 * 86400.0, description="raw mails and candidates' data of what is finished go then")

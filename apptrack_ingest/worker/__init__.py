@@ -24,7 +24,7 @@ log = logs.get("worker")
 LOOK_AGAIN = 1.0
 """Seconds between looks at the spool when nothing hints at work: the most that a lost hint can cost."""
 
-REST = 1.0
+REST = 2.0
 """While something is under way the spool is not looked at again for so many times as long as the last look took: what ends
 and arrives by then is followed up by one look and one commit. The busier the machine, the more that is."""
 

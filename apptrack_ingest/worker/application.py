@@ -145,10 +145,10 @@ class Job:
         return await self._hand_over(desk, application)
 
     async def _hand_over(self, desk: Desk, application: Application) -> Settlement:
-        begun = asyncio.get_running_loop().time()
-        self.restraints.calling(self.claim)
-        self.outcome = outcome = await handoff.run(desk.handler, application, desk.timeout)
-        self.handler_seconds = asyncio.get_running_loop().time() - begun
+        async with self.restraints.call(self.claim):
+            begun = asyncio.get_running_loop().time()
+            self.outcome = outcome = await handoff.run(desk.handler, application, desk.timeout)
+            self.handler_seconds = asyncio.get_running_loop().time() - begun
         if isinstance(outcome, Again):
             return self._again(desk, outcome, application.applicant_id)
         return self._done(outcome, application.applicant_id)

@@ -8,11 +8,17 @@ from apptrack_ingest.worker.breaker import USUAL_CAUTION, Breaker, Caution, Chan
 from apptrack_ingest.worker.quota import Quota
 
 
+AHEAD = 4
+"""One application in so many is claimed ahead: loaded and read while the handler is busy with others, so that the ATS need
+not wait for us between two of them."""
+
+
 class Restraint:
     """Follows an account's claims from `claimed` over `calling`, where the handler is called, to `ended`."""
 
     def __init__(self, most: int, rates: Sequence[Rate] = (), caution: Caution = USUAL_CAUTION) -> None:
         self.breaker = Breaker(caution, most)
+        self._most = most
         self._quota = Quota(rates)
         self._under_way: dict[Key, bool] = {}
         """Claims, and whether their handler was called."""
@@ -22,6 +28,7 @@ class Restraint:
         anew, closed: whoever changed the settings has probably put right what was wrong. Its ramp stays where it was, and
         leaves room for one beside what is under way: what hangs at the old handler does not keep the new one waiting."""
         self._quota.configure(rates)
+        self._most = most
         self.breaker = Breaker(caution, most, allowed=max(self.breaker.ramp, self.under_way + 1))
 
     @property
@@ -30,9 +37,10 @@ class Restraint:
         return len(self._under_way)
 
     def room(self, now: float) -> int:
-        """How many more may be claimed."""
+        """How many more may be claimed: as many as the handler may be called for, and once the ramp is over some ahead."""
         left = self._quota.left(now)
-        free = self.breaker.allows(now) - self.under_way
+        ahead = self._most // AHEAD if self.breaker.ramp >= self._most else 0
+        free = self.breaker.allows(now) + ahead - self.under_way
         return max(0, free if left is None else min(free, left))
 
     def is_rationed(self, now: float) -> bool:

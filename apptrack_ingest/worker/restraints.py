@@ -2,7 +2,8 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 from apptrack_ingest import logs, metrics
 from apptrack_ingest.handoff import Outcome
@@ -10,6 +11,7 @@ from apptrack_ingest.spool.contract import Claim
 from apptrack_ingest.worker.breaker import Change, Key, Opened
 from apptrack_ingest.worker.desk import Clock, Desk
 from apptrack_ingest.worker.restraint import Restraint
+from apptrack_ingest.worker.sharing import Calls
 
 log = logs.get("worker")
 
@@ -28,6 +30,7 @@ class Restraints:
 
     def __init__(self, places: int, clock: Clock, jitter: Callable[[], float] = random.random) -> None:
         self._places = places
+        self._calls = Calls()
         self._clock = clock
         self._jitter = jitter
         self._of: dict[str, Restraint] = {}
@@ -50,6 +53,7 @@ class Restraints:
             self._gone[gone] = self._of.pop(gone)
             metrics.breaker(gone, is_open=False)
         self._desks = dict(desks)
+        self._calls.configure({name: desk.concurrency for name, desk in desks.items()})
 
     # -- what may be claimed
 
@@ -98,10 +102,13 @@ class Restraints:
         if restraint := self._restraint_of(claim):
             restraint.claimed(_key(claim))
 
-    def calling(self, claim: Claim) -> None:
-        """Its handler is called now."""
-        if restraint := self._restraint_of(claim):
-            restraint.calling(_key(claim), self._clock.now())
+    @asynccontextmanager
+    async def call(self, claim: Claim) -> AsyncIterator[None]:
+        """Waits until its handler may be called, which it then is within."""
+        async with self._calls.turn(claim.account or UNROUTED):
+            if restraint := self._restraint_of(claim):
+                restraint.calling(_key(claim), self._clock.now())
+            yield
 
     def ended(self, claim: Claim, outcome: Outcome | None) -> None:
         """It is no longer worked on; `outcome` is what came of the call, None where there was none."""

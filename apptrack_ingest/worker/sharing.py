@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -134,3 +134,26 @@ class Turns(_Line):
         for_strangers = free - (1 if self._processes > 1 else 0)
         able = [w for w in self._waiting if (free if w.believed else for_strangers) > 0]
         return min(able, key=lambda w: (not w.believed, self._held[w.owner]), default=None)
+
+
+class Calls(_Line):
+    """Calls of handlers, as many of each account as it may have at a time. What is claimed ahead waits here, read, until one
+    of its account ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._most: Mapping[str, int] = {}
+
+    def configure(self, most: Mapping[str, int]) -> None:
+        """How many each account may have; of one that is not named (any more), one at a time."""
+        self._most = most
+        self._admit()
+
+    @asynccontextmanager
+    async def turn(self, account: str) -> AsyncIterator[None]:
+        """Waits until the handler may be called, and counts as a call."""
+        async with self._admission(_Waiter(account, True, 1)):
+            yield
+
+    def _next(self) -> _Waiter | None:
+        return next((w for w in self._waiting if self._held[w.owner] < max(1, self._most.get(w.owner or "", 1))), None)
