@@ -24,9 +24,10 @@ class Names:
     Host names, process ids and data directories may be the same on another machine or in another container, whose worker
     lives. So a name is random in part, and a file in the data directory remembers it: who holds the role's lock on that
     directory knows that all who wrote there before are dead. Of several processes under one lock each has a file of its
-    own, and the first takes over those of numbers that there are no more: a sibling lives. A directory may have been copied from a machine that runs,
-    or be shared with one, so that only names count which were written down under this very system, not restarted since;
-    all of them do where the spool itself is in the directory (`own_spool`). Leases of the others run out by themselves.
+    own, for its siblings live, and the first takes over the files of numbers that there are no more. A directory may have
+    been copied from a machine that runs, or be shared with one, so that only names count which were written down under this
+    very system, not restarted since; all of them do where the spool itself is in the directory (`own_spool`). Leases of the
+    others run out by themselves.
     """
 
     def __init__(self, data_dir: Path, *, own_spool: bool, boot: Path = BOOT, part: Part = WHOLE) -> None:

@@ -9,7 +9,8 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - the name below is taken only where it 
 
 
 def metrics_home(data_dir: Path, memory: Path = MEMORY, *, role: str = "") -> Path:
-    """The directory for the metrics of the supervisor on `data_dir`, or of that of one `role` alone, the same at every start.
+    """The directory for the metrics of the supervisor on `data_dir`, or of that of one `role` alone; the same at every
+    start.
 
     prometheus_client maps sparse files into memory, and a page for which the disk has no room is a SIGBUS (mmap(2)):
     on the spool's own disk a full disk would end the intake, the worker and the supervisor. Where the system has no

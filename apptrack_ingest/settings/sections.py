@@ -177,7 +177,7 @@ class Idibu(Section):
 class Worker(Section):
     """How the worker works; with several processes (worker_processes) each takes its part."""
 
-    concurrency: int = Field(8, ge=1, le=1000, description="hand-offs at a time")
+    concurrency: int = Field(8, ge=1, le=1000, description="applications in work at a time")
     report_concurrency: int = Field(4, ge=1, le=100, description="reports at a time")
     lease: Duration = Field(
         60.0, ge=5, description="how long a claim is ours unless renewed (it is, every third of it)"

@@ -261,7 +261,9 @@ class Worker:
         return True
 
     async def drain(self) -> None:
-        """Lets what is under way finish within the drain time-out, then interrupts it and gives it back."""
+        """Lets what is under way finish within the drain time-out, then interrupts it and gives it back; what was only
+        claimed ahead at once."""
+        self._restraints.drain()
         if self._running:
             await asyncio.wait(list(self._running), timeout=self._tools.options.drain_timeout)
         left = list(self._running)

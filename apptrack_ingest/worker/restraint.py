@@ -7,7 +7,6 @@ from apptrack_ingest.lifecycle import Rate
 from apptrack_ingest.worker.breaker import USUAL_CAUTION, Breaker, Caution, Change, Key
 from apptrack_ingest.worker.quota import Quota
 
-
 AHEAD = 4
 """One application in so many is claimed ahead: loaded and read while the handler is busy with others, so that the ATS need
 not wait for us between two of them."""

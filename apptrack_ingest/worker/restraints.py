@@ -110,6 +110,10 @@ class Restraints:
                 restraint.calling(_key(claim), self._clock.now())
             yield
 
+    def drain(self) -> None:
+        """Whoever waits for a call gives its claim back: at the end none is begun that need not be."""
+        self._calls.end()
+
     def ended(self, claim: Claim, outcome: Outcome | None) -> None:
         """It is no longer worked on; `outcome` is what came of the call, None where there was none."""
         self._under_way.pop(_key(claim), None)

@@ -143,17 +143,29 @@ class Calls(_Line):
     def __init__(self) -> None:
         super().__init__()
         self._most: Mapping[str, int] = {}
+        self._ending = False
 
     def configure(self, most: Mapping[str, int]) -> None:
         """How many each account may have; of one that is not named (any more), one at a time."""
         self._most = most
         self._admit()
 
+    def end(self) -> None:
+        """No call begins any more that has to wait: who waits is cancelled."""
+        self._ending = True
+        for waiter in self._waiting:
+            waiter.admitted.cancel()
+
     @asynccontextmanager
     async def turn(self, account: str) -> AsyncIterator[None]:
         """Waits until the handler may be called, and counts as a call."""
+        if self._ending and not self._has_room(account):
+            raise asyncio.CancelledError
         async with self._admission(_Waiter(account, True, 1)):
             yield
 
     def _next(self) -> _Waiter | None:
-        return next((w for w in self._waiting if self._held[w.owner] < max(1, self._most.get(w.owner or "", 1))), None)
+        return next((waiter for waiter in self._waiting if self._has_room(waiter.owner)), None)
+
+    def _has_room(self, owner: str | None) -> bool:
+        return self._held[owner] < max(1, self._most.get(owner or "", 1))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from apptrack_ingest.service.names import MOST, Names
+from apptrack_ingest.service.part import Part
 
 
 @pytest.fixture
@@ -61,3 +62,22 @@ def test_a_name_that_cannot_be_remembered_stops_no_start(
     with caplog.at_level(logging.WARNING):
         names = Names(tmp_path / "data", own_spool=False, boot=boot)
     assert "/worker-" in names.own and names.before == ()
+
+
+def test_of_several_processes_each_knows_its_own_dead_alone(tmp_path: Path, boot: Path) -> None:
+    first, second = (Names(tmp_path, own_spool=True, boot=boot, part=Part(n, 2)) for n in (1, 2))
+    assert first.before == second.before == ()
+    again = Names(tmp_path, own_spool=True, boot=boot, part=Part(2, 2))
+    assert again.before == (second.own,), "the first one lives"
+    third = Names(tmp_path, own_spool=True, boot=boot, part=Part(1, 2))
+    assert third.before == (first.own,)
+
+
+def test_where_there_are_fewer_the_first_ends_what_the_others_left(tmp_path: Path, boot: Path) -> None:
+    owns = [Names(tmp_path, own_spool=True, boot=boot, part=Part(n, 3)).own for n in (1, 2, 3)]
+    alone = Names(tmp_path, own_spool=True, boot=boot)
+    assert set(alone.before) == set(owns)
+    assert set(Names(tmp_path, own_spool=True, boot=boot).before) == {*owns, alone.own}, "it did not come to it"
+    alone.forget()
+    assert Names(tmp_path, own_spool=True, boot=boot).before == (alone.own,)
+    assert [file.name for file in tmp_path.glob("*.names")] == ["worker.names"]

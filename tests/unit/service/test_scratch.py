@@ -11,6 +11,7 @@ def test_it_is_in_memory_and_the_same_at_every_start(tmp_path):
     home = metrics_home(data, memory)
     assert home.parent == memory and home.stat().st_mode & 0o777 == 0o700
     assert metrics_home(data, memory) == home != metrics_home(tmp_path / "other", memory)
+    assert len({home, *(metrics_home(data, memory, role=role) for role in ("intake", "worker"))}) == 3, "side by side"
 
 
 def test_a_directory_that_others_can_enter_or_a_link_is_not_used(tmp_path):

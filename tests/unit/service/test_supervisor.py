@@ -94,6 +94,12 @@ def test_there_are_as_many_intakes_as_are_wanted(tmp_path):
     assert list(Supervisor(None, Settings(data_dir=tmp_path))._children) == ["worker", "intake"]
 
 
+def test_there_are_as_many_workers_as_are_wanted(tmp_path):
+    found = Settings(data_dir=tmp_path, worker_processes=2)
+    assert list(Supervisor(None, found)._children) == ["worker-1", "worker-2", "intake"]
+    assert list(Supervisor(None, found, roles=("worker",))._children) == ["worker-1", "worker-2"]
+
+
 async def test_counts_that_cannot_be_kept_do_not_end_the_service(over, monkeypatch):
     def full(path, pid):
         raise OSError(errno.ENOSPC, "no space")

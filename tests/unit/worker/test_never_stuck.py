@@ -351,3 +351,68 @@ async def test_ten_of_one_account_do_not_wait_behind_a_flood_of_another(world):
             break
     assert order.count("beta") == 10
     assert len(order) <= 60, "they took turns"
+
+
+class Busy(Ats):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Semaphore(0)
+
+    async def handle(self, application):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        self.calls[application.applicant_id] += 1
+        try:
+            await self.go.acquire()
+            return Accepted()
+        finally:
+            self.inside -= 1
+
+
+async def one_ahead(world) -> Busy:
+    """Four calls under way, which is all there may be, and one application read ahead."""
+    ats = Busy()
+    await use(world, acme={"handler": ats})
+    for _ in range(3):
+        ats.go.release()
+    for _ in range(3):
+        await world.receive("acme")
+    await world.work()
+    for _ in range(8):
+        await world.receive("acme")
+    await world.worker.step()
+    await until(lambda: ats.inside == 4 and len(world.worker._hand_offs()) == 5)
+    return ats
+
+
+async def until(reached) -> None:
+    async with asyncio.timeout(30):
+        while not reached():
+            await asyncio.sleep(0.001)
+
+
+async def test_what_is_next_is_read_ahead_and_handed_over_without_a_look_at_the_spool(world):
+    ats = await one_ahead(world)
+    ats.go.release()
+    await until(lambda: len(ats.calls) == 8)
+    assert ats.inside == ats.most == 4
+    await until(lambda: len(world.worker._hand_offs()) == 4)
+    for _ in range(20):
+        ats.go.release()
+    await world.work()
+    assert {row.state for row in await world.rows()} == {State.DELIVERED} and ats.most == 4
+
+
+async def test_what_was_only_read_ahead_is_given_back_at_once_at_the_end(world):
+    ats = await one_ahead(world)
+    draining = asyncio.create_task(world.worker.drain())
+    await until(lambda: len(world.worker._hand_offs()) == 4)
+    for _ in range(20):
+        ats.go.release()
+    await draining
+    rows = await world.rows()
+    assert Counter(row.state for row in rows) == {State.DELIVERED: 7, State.RECEIVED: 4}
+    assert {row.attempts for row in rows if row.state is State.RECEIVED} == {0}, "no attempt was made"
+    assert sum(ats.calls.values()) == 7

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from apptrack_ingest.worker.sharing import Memory, Turns
+from apptrack_ingest.worker.sharing import Calls, Memory, Turns
 
 
 class Jobs:
@@ -38,6 +38,9 @@ class Jobs:
         self._tasks[name].cancel()
         await asyncio.gather(self._tasks[name], return_exceptions=True)
         await settle()
+
+    def cancelled(self, name: str) -> bool:
+        return self._tasks[name].cancelled()
 
     async def end_all(self) -> None:
         while self.inside:
@@ -167,4 +170,47 @@ async def test_the_account_with_the_fewest_turns_comes_next(jobs):
     assert jobs.inside == ["a2", "b1"]
     await jobs.end("a2")
     assert jobs.inside == ["b1", "a3"]
+    await jobs.end_all()
+
+
+async def test_an_account_has_as_many_calls_as_it_may_and_the_next_begins_when_one_ends(jobs):
+    calls = Calls()
+    calls.configure({"a": 2, "b": 1})
+    for name in ("a1", "a2", "a3", "b1", "a4"):
+        await jobs.add(name, calls.turn(name[0]))
+    assert jobs.inside == ["a1", "a2", "b1"]
+    await jobs.end("a1")
+    assert jobs.inside == ["a2", "b1", "a3"]
+    calls.configure({"a": 3})
+    await settle()
+    assert jobs.inside == ["a2", "b1", "a3", "a4"], "a reload counts at once"
+    await jobs.end_all()
+
+
+async def test_whose_place_was_taken_away_still_comes_to_an_end(jobs):
+    """A reload may leave an account nothing, or take it out, while something of it waits."""
+    calls = Calls()
+    calls.configure({"a": 2})
+    for name in ("a1", "a2", "a3"):
+        await jobs.add(name, calls.turn("a"))
+    calls.configure({"a": 0})
+    await jobs.end("a1")
+    assert jobs.inside == ["a2"]
+    await jobs.end("a2")
+    assert jobs.inside == ["a3"]
+    await jobs.end_all()
+
+
+async def test_at_the_end_nobody_waits_for_a_call(jobs):
+    calls = Calls()
+    calls.configure({"a": 1, "b": 1})
+    for name in ("a1", "a2"):
+        await jobs.add(name, calls.turn("a"))
+    calls.end()
+    await settle()
+    assert jobs.cancelled("a2")
+    await jobs.add("a3", calls.turn("a"))
+    assert jobs.cancelled("a3")
+    await jobs.add("b1", calls.turn("b"))
+    assert jobs.inside == ["a1", "b1"], "what need not wait goes on"
     await jobs.end_all()
