@@ -22,17 +22,29 @@ PATIENCE = 300.0
 Make = Callable[[str], Peer]
 
 
+AS_POSTFIX = {
+    "worker": "[worker]\nconcurrency = 25\nreport_concurrency = 20\n",
+    "account": "concurrency = 20\n",
+}
+"""As many hand-offs at a time as Postfix gives one destination (default_destination_concurrency_limit), and reports."""
+
+
 def noop(url: str, **sections: str) -> Ours:
     """Ours with a handler that does nothing."""
-    return Ours("apptrack-ingest, no-op handler", handler="ats:Noop", endpoint=url, **sections)
+    return Ours("apptrack-ingest, no-op handler", handler="ats:Noop", endpoint=url, **(sections or AS_POSTFIX))
+
+
+def by_default(url: str) -> Ours:
+    """The same with everything at its default: four hand-offs and four reports at a time."""
+    return Ours("apptrack-ingest, no-op handler, 4 at a time", handler="ats:Noop", endpoint=url)
 
 
 def folder(url: str) -> Ours:
     """Ours with the folder handler, which syncs all that it writes."""
-    return Ours("apptrack-ingest, folder handler", endpoint=url)
+    return Ours("apptrack-ingest, folder handler", endpoint=url, **AS_POSTFIX)
 
 
-SYSTEMS: tuple[Make, ...] = (PipedPostfix, noop, folder)
+SYSTEMS: tuple[Make, ...] = (PipedPostfix, noop, by_default, folder)
 
 
 def wait_until(reached: Callable[[], bool], words: str, seconds: float = PATIENCE, every: float = 0.05) -> None:
@@ -110,20 +122,22 @@ def waiting(share: float) -> None:
     tables.title(f"An ATS that answers after {ANSWERS_AFTER:g} s, {AT_A_TIME} at a time: {many} applications of 60 KB")
     rows = []
     with endpoint.serving(after=ANSWERS_AFTER) as ats:
-        handlers = (
-            ("a handler that waits", "ats:Waits", ""),
-            ("the webhook handler", "webhook", f'url = "{ats.url}"\n'),
+        webhook = f'url = "{ats.url}"\n'
+        cases = (
+            ("a handler that waits", "ats:Waits", "", 1),
+            ("the webhook handler", "webhook", webhook, 1),
+            ("the webhook handler, 2 workers", "webhook", webhook, 2),
         )
-        for name, handler, settings in handlers:
+        for name, handler, settings, workers in cases:
             for when, before in (("all are there already", True), ("they come as fast as they are taken", False)):
-                per_second = _while_it_waits(name, handler, settings, many, before=before)
+                per_second = _while_it_waits(name, handler, settings, many, before=before, workers=workers)
                 rows.append((f"{name}, {when}", tables.rate(per_second), f"{per_second / most:.1%}"))
     tables.table(("", "hand-offs a second", "of the most there can be"), rows)
 
 
-def _while_it_waits(name: str, handler: str, settings: str, many: int, *, before: bool) -> float:
+def _while_it_waits(name: str, handler: str, settings: str, many: int, *, before: bool, workers: int = 1) -> float:
     """Hand-offs a second, the first and the last tenth of them left out; with `before` an intake alone takes all mails
-    before there is a worker."""
+    before there is a worker. The worker has room to read ahead, a quarter more than the ATS is asked at a time."""
 
     def ours(only: str | None = None) -> Ours:
         return Ours(
@@ -131,6 +145,7 @@ def _while_it_waits(name: str, handler: str, settings: str, many: int, *, before
             only=only,
             handler=handler,
             endpoint=idibu.url,
+            top=f"worker_processes = {workers}",
             worker=f"[worker]\nconcurrency = {AT_A_TIME + AT_A_TIME // 4}",
             account=f"concurrency = {AT_A_TIME}\n",
             handler_settings=settings,
