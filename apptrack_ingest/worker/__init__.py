@@ -194,10 +194,9 @@ class Worker:
     # -- what is under way
 
     def _start_job(self, claim: Claim) -> asyncio.Task[None]:
-        job = Job(claim, self._tools, self._restraints)
         self._restraints.claimed(claim)
-        task = self._start(claim, job.work())
-        task.add_done_callback(lambda _: self._restraints.ended(claim, job.outcome))
+        task = self._start(claim, Job(claim, self._tools, self._restraints).work())
+        task.add_done_callback(lambda _: self._restraints.ended(claim))
         return task
 
     def _start(self, claim: Claim | ReportClaim, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -24,6 +24,7 @@ from apptrack_ingest.spool.contract import Claim, Delivered, EarlyReport, Facts,
 from apptrack_ingest.trust import Rule
 from apptrack_ingest.worker.desk import Desk, Tools
 from apptrack_ingest.worker.restraints import Restraints
+from apptrack_ingest.worker.sharing import TurnedAway
 
 log = logs.get("worker")
 
@@ -51,8 +52,6 @@ class Job:
     tools: Tools
     restraints: Restraints
     handler_seconds: float | None = None
-    outcome: handoff.Outcome | None = None
-    """What came of the handler's call; None: it was not called, or cut off."""
     earlier: list[Delivered] = field(default_factory=list)
     """Deliveries of the applicant before this one."""
     delayed: bool = False
@@ -71,6 +70,8 @@ class Job:
         except asyncio.CancelledError:
             await self._interrupted(started)
             raise
+        except TurnedAway:
+            settlement = _given_back("claimed ahead, and given back before it was handed over")
         except SpoolUnavailable:
             settlement = self._postponed("spool-unavailable", "the spool could not be read")
         except Exception as error:
@@ -147,8 +148,9 @@ class Job:
     async def _hand_over(self, desk: Desk, application: Application) -> Settlement:
         async with self.restraints.call(self.claim):
             begun = asyncio.get_running_loop().time()
-            self.outcome = outcome = await handoff.run(desk.handler, application, desk.timeout)
+            outcome = await handoff.run(desk.handler, application, desk.timeout)
             self.handler_seconds = asyncio.get_running_loop().time() - begun
+            self.restraints.answered(self.claim, outcome)
         if isinstance(outcome, Again):
             return self._again(desk, outcome, application.applicant_id)
         return self._done(outcome, application.applicant_id)
@@ -248,7 +250,7 @@ class Job:
 
     async def _interrupted(self, started: float) -> None:
         """Gives the claim back at once: a drain is no attempt without a verdict (invariant 2)."""
-        await self._settled(Settlement(Event.POSTPONE, "interrupted", "the worker was stopped", counts=False), started)
+        await self._settled(_given_back("the worker was stopped"), started)
 
     async def _settled(self, settlement: Settlement, started: float) -> bool:
         """Tries to commit; False where that may be tried again."""
@@ -284,6 +286,11 @@ class Job:
             code=settlement.code,
             seconds=now - started,
         )
+
+
+def _given_back(words: str) -> Settlement:
+    """No attempt, and due again at once."""
+    return Settlement(Event.POSTPONE, "interrupted", words, counts=False)
 
 
 def _why_held(reason: HeldReason | None, account: str | None) -> str:

@@ -13,7 +13,7 @@ not wait for us between two of them."""
 
 
 class Restraint:
-    """Follows an account's claims from `claimed` over `calling`, where the handler is called, to `ended`."""
+    """Follows an account's claims from `claimed` over `calling`, where the handler is called, and `answered` to `ended`."""
 
     def __init__(self, most: int, rates: Sequence[Rate] = (), caution: Caution = USUAL_CAUTION) -> None:
         self.breaker = Breaker(caution, most)
@@ -66,18 +66,17 @@ class Restraint:
             self._under_way[key] = True
             self._quota.use(now)
 
-    def ended(self, key: Key, outcome: Outcome | None, now: float, jitter: float) -> Change | None:
-        """It is no longer worked on; `outcome` is what came of the call, None where there was none, or where it was cut off.
-        Returns what the breaker made of it."""
-        called = self._under_way.pop(key, None)
-        if called is None:
-            return None
-        if not called:
-            self._quota.give_back()
-        if outcome is None:
+    def answered(self, key: Key, outcome: Outcome, now: float, jitter: float) -> Change | None:
+        """What came of the call; not told where it was cut off. Returns what the breaker made of it."""
+        if not self._under_way.get(key):
             return None
         if isinstance(outcome, Done) or outcome.about == "application":
             return self.breaker.answered(key)
         if outcome.about == "ats" and outcome.after is not None:
             return self.breaker.told_to_wait(key, outcome.after, now, jitter)
         return self.breaker.failed(key, now, jitter)
+
+    def ended(self, key: Key) -> None:
+        """It is no longer worked on."""
+        if self._under_way.pop(key, None) is False:
+            self._quota.give_back()

@@ -104,7 +104,7 @@ class Restraints:
 
     @asynccontextmanager
     async def call(self, claim: Claim) -> AsyncIterator[None]:
-        """Waits until its handler may be called, which it then is within."""
+        """Waits until its handler may be called, which it then is within. Raises TurnedAway."""
         async with self._calls.turn(claim.account or UNROUTED):
             if restraint := self._restraint_of(claim):
                 restraint.calling(_key(claim), self._clock.now())
@@ -114,15 +114,22 @@ class Restraints:
         """Whoever waits for a call gives its claim back: at the end none is begun that need not be."""
         self._calls.end()
 
-    def ended(self, claim: Claim, outcome: Outcome | None) -> None:
-        """It is no longer worked on; `outcome` is what came of the call, None where there was none."""
-        self._under_way.pop(_key(claim), None)
+    def answered(self, claim: Claim, outcome: Outcome) -> None:
+        """What came of its call."""
         account = claim.account or UNROUTED
         if restraint := self._restraint_of(claim):
             was_open = restraint.breaker.is_open
-            change = restraint.ended(_key(claim), outcome, self._clock.now(), self._jitter())
+            change = restraint.answered(_key(claim), outcome, self._clock.now(), self._jitter())
+            if isinstance(change, Opened):  # what was only claimed ahead need not meet the same
+                self._calls.turn_away(account)
             if change is not None and account in self._of:
                 _tell(account, change, was_open=was_open)
+
+    def ended(self, claim: Claim) -> None:
+        """It is no longer worked on."""
+        self._under_way.pop(_key(claim), None)
+        if restraint := self._restraint_of(claim):
+            restraint.ended(_key(claim))
 
     def _restraint_of(self, claim: Claim) -> Restraint | None:
         account = claim.account or UNROUTED

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -136,6 +136,10 @@ class Turns(_Line):
         return min(able, key=lambda w: (not w.believed, self._held[w.owner]), default=None)
 
 
+class TurnedAway(Exception):
+    """It need not be handed over now, and waits no longer for that."""
+
+
 class Calls(_Line):
     """Calls of handlers, as many of each account as it may have at a time. What is claimed ahead waits here, read, until one
     of its account ends."""
@@ -151,16 +155,24 @@ class Calls(_Line):
         self._admit()
 
     def end(self) -> None:
-        """No call begins any more that has to wait: who waits is cancelled."""
+        """No call begins any more that has to wait."""
         self._ending = True
-        for waiter in self._waiting:
-            waiter.admitted.cancel()
+        self._turn_away(self._waiting)
+
+    def turn_away(self, account: str) -> None:
+        """Who waits for a call of this account is to wait no longer."""
+        self._turn_away([waiter for waiter in self._waiting if waiter.owner == account])
+
+    def _turn_away(self, waiters: Sequence[_Waiter]) -> None:
+        for waiter in waiters:
+            if not waiter.admitted.done():
+                waiter.admitted.set_exception(TurnedAway())
 
     @asynccontextmanager
     async def turn(self, account: str) -> AsyncIterator[None]:
-        """Waits until the handler may be called, and counts as a call."""
+        """Waits until the handler may be called, and counts as a call. Raises TurnedAway."""
         if self._ending and not self._has_room(account):
-            raise asyncio.CancelledError
+            raise TurnedAway
         async with self._admission(_Waiter(account, True, 1)):
             yield
 

@@ -306,7 +306,10 @@ class History:
             return
         app = worker.jobs.pop(key)
         worker.alone = False
-        worker.restraints[app.account].ended(key, outcome, self.now, self.random.random())
+        jitter = self.random.random()
+        if outcome is not None:
+            worker.restraints[app.account].answered(key, outcome, self.now, jitter)
+        worker.restraints[app.account].ended(key)
         if app.token == key[1] and app.holder is worker:
             self._settle(app, outcome)
         self._wake(worker, self.now)

@@ -359,6 +359,7 @@ class Busy(Ats):
     def __init__(self) -> None:
         super().__init__()
         self.go = asyncio.Semaphore(0)
+        self.away = False
 
     async def handle(self, application):
         self.inside += 1
@@ -366,6 +367,8 @@ class Busy(Ats):
         self.calls[application.applicant_id] += 1
         try:
             await self.go.acquire()
+            if self.away:
+                raise RetryLater("not reached", about="ats")
             return Accepted()
         finally:
             self.inside -= 1
@@ -416,3 +419,19 @@ async def test_what_was_only_read_ahead_is_given_back_at_once_at_the_end(world):
     assert Counter(row.state for row in rows) == {State.DELIVERED: 7, State.RECEIVED: 4}
     assert {row.attempts for row in rows if row.state is State.RECEIVED} == {0}, "no attempt was made"
     assert sum(ats.calls.values()) == 7
+
+
+async def test_what_was_only_read_ahead_is_spared_when_the_breaker_opens(world):
+    ats = await one_ahead(world)
+    await use(world, acme={"handler": ats, "caution": Caution(1, parse_schedule("1h"))})
+    await until(lambda: ats.inside == 4)
+    ats.away = True
+    ats.go.release()
+    await until(lambda: metric("apptrack_breaker_open")['apptrack_breaker_open{account="acme"}'] == 1)
+    await until(lambda: len(world.worker._hand_offs()) == 3)
+    assert sum(ats.calls.values()) == 7, "three before, the one that failed, and the three still under way"
+    for _ in range(3):
+        ats.go.release()
+    await world.worker.idle()
+    rows = [row for row in await world.rows() if row.state is State.RECEIVED]
+    assert sorted(row.attempts for row in rows) == [0] * 4 + [1] * 4

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from apptrack_ingest.worker.sharing import Calls, Memory, Turns
+from apptrack_ingest.worker.sharing import Calls, Memory, TurnedAway, Turns
 
 
 class Jobs:
@@ -39,8 +39,8 @@ class Jobs:
         await asyncio.gather(self._tasks[name], return_exceptions=True)
         await settle()
 
-    def cancelled(self, name: str) -> bool:
-        return self._tasks[name].cancelled()
+    def fault(self, name: str) -> BaseException | None:
+        return self._tasks[name].exception()
 
     async def end_all(self) -> None:
         while self.inside:
@@ -201,6 +201,19 @@ async def test_whose_place_was_taken_away_still_comes_to_an_end(jobs):
     await jobs.end_all()
 
 
+async def test_who_waits_for_an_account_is_turned_away_and_the_others_wait_on(jobs):
+    calls = Calls()
+    calls.configure({"a": 1, "b": 1})
+    for name in ("a1", "a2", "b1", "b2"):
+        await jobs.add(name, calls.turn(name[0]))
+    calls.turn_away("a")
+    await settle()
+    assert isinstance(jobs.fault("a2"), TurnedAway)
+    await jobs.end("b1")
+    assert jobs.inside == ["a1", "b2"]
+    await jobs.end_all()
+
+
 async def test_at_the_end_nobody_waits_for_a_call(jobs):
     calls = Calls()
     calls.configure({"a": 1, "b": 1})
@@ -208,9 +221,9 @@ async def test_at_the_end_nobody_waits_for_a_call(jobs):
         await jobs.add(name, calls.turn("a"))
     calls.end()
     await settle()
-    assert jobs.cancelled("a2")
+    assert isinstance(jobs.fault("a2"), TurnedAway)
     await jobs.add("a3", calls.turn("a"))
-    assert jobs.cancelled("a3")
+    assert isinstance(jobs.fault("a3"), TurnedAway)
     await jobs.add("b1", calls.turn("b"))
     assert jobs.inside == ["a1", "b1"], "what need not wait goes on"
     await jobs.end_all()
