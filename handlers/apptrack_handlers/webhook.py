@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator
 
+from apptrack_handlers.clients import KEPT_FOR, Clients
 from apptrack_ingest import Accepted, Application, Duplicate, Rejected, RetryLater, Verdict, to_payload
 
 MAX_ANSWER = 64 * 1024
@@ -26,8 +27,6 @@ MAX_ANSWER = 64 * 1024
 PIECE = 64 * 1024
 """Bytes of a body that are sent in one go."""
 MAX_REASON = 500
-CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-"""How many at a time the account says (`concurrency`); httpx would keep 20 and open the others anew for each request."""
 OF_THE_ATS = {429, 502, 503, 504}
 """Answers that speak of the ATS as a whole; a 500 may be about one application (RFC 9110, 15.6; RFC 6585, 4)."""
 AWAY = {502, 503, 504}
@@ -36,6 +35,7 @@ MIN_SECRET = 8
 """Characters; a shorter piece of a URL or header is hardly a secret, and hiding it would spoil the reason's words."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: what a field name may be made of
 _OURS = {"host", "content-type", "content-length", "transfer-encoding", "accept-encoding"}
+_SENT = httpx.Request("POST", "http://sent/")
 _REASON_KEYS = ("reason", "message", "error", "detail", "title")
 
 
@@ -94,12 +94,15 @@ class Webhook:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self._clock = clock
-        self._url = settings.url.get_secret_value()
+        url = settings.url.get_secret_value()
         self._keys = [_key(secret.get_secret_value()) for secret in settings.secrets]
-        self._headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
-        self._secrets = _secrets(self._url, self._headers.values())
+        headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
+        self._secrets = _secrets(url, headers.values())
+        self._url = httpx.URL(url)
+        self._headers = httpx.Headers({"user-agent": "apptrack-ingest"})
+        self._headers.update(headers)
         self._trust = _trust(settings)
-        self._client: httpx.AsyncClient | None = None
+        self._clients = Clients(self._client)  # how many at a time the account says (`concurrency`)
         _keep_urls_out_of_logs()
 
     async def handle(self, application: Application) -> Verdict:
@@ -117,7 +120,7 @@ class Webhook:
 
     async def check(self) -> str:
         """Whether the endpoint is there: by a HEAD. Any answer of its own will do, for many take a POST alone."""
-        request = httpx.Request("HEAD", self._url, headers={"user-agent": "apptrack-ingest", **self._headers})
+        request = httpx.Request("HEAD", self._url, headers=self._headers)
         try:
             async with asyncio.timeout(self.settings.timeout):
                 answer = await self._ask(request)
@@ -131,35 +134,36 @@ class Webhook:
 
     async def close(self) -> None:
         """Close the connections that were kept open."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self._clients.close()
 
     def _request(self, application: Application) -> httpx.Request:
-        headers = httpx.Headers({"user-agent": "apptrack-ingest", "accept-encoding": "identity"})
-        headers.update(self._headers)
         shape = _multipart if self.settings.format == "multipart" else _json
         kind, body = shape(application)
-        headers.update({"content-type": kind, "content-length": str(sum(map(len, body)))})
+        ours = {"accept-encoding": "identity", "content-type": kind, "content-length": str(sum(map(len, body)))}
         if self._keys:
-            headers.update(signed(application.idempotency_key, int(self._clock()), body, self._keys))
+            ours |= signed(application.idempotency_key, int(self._clock()), body, self._keys)
+        headers = httpx.Headers(self._headers)
+        headers.update(ours)
         return httpx.Request("POST", self._url, headers=headers, content=_sent(body))
 
     async def _ask(self, request: httpx.Request) -> "_Answer":
-        if self._client is None:
-            # Without `timeout` httpx would give up after 5 seconds without a byte, whatever our own deadline is.
-            self._client = httpx.AsyncClient(
-                verify=self._trust,
-                follow_redirects=False,
-                timeout=None,  # noqa: S113
-                limits=CONNECTIONS,
-            )
-        response = await self._client.send(request, stream=True)
-        try:
-            return _Answer(response.status_code, response.headers, await _beginning(response))
-        finally:
-            await response.aclose()
-            # A response and its stream hold each other, and the response the request: do not wait for the collector.
-            response.request = httpx.Request("POST", "http://sent/")
+        async with self._clients.one() as client:
+            response = await client.send(request, stream=True)
+            try:
+                return _Answer(response.status_code, response.headers, await _beginning(response))
+            finally:
+                await response.aclose()
+                # A response and its stream hold each other, and the response the request: do not wait for the collector.
+                response.request = _SENT
+
+    def _client(self) -> httpx.AsyncClient:
+        # Without `timeout` httpx would give up after 5 seconds without a byte, whatever our own deadline is.
+        return httpx.AsyncClient(
+            verify=self._trust,
+            follow_redirects=False,
+            timeout=None,  # noqa: S113
+            limits=httpx.Limits(keepalive_expiry=KEPT_FOR),
+        )
 
     def _verdict(self, answer: "_Answer") -> Verdict:
         if 200 <= answer.status < 300:
