@@ -17,6 +17,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
+import pybase64
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator
 
 from apptrack_handlers.clients import KEPT_FOR, Clients
@@ -26,6 +27,9 @@ MAX_ANSWER = 64 * 1024
 """Bytes of an answer that are read; more is not needed for a remote id or a reason."""
 PIECE = 64 * 1024
 """Bytes of a body that are sent in one go."""
+SMALL = 256 * 1024
+"""Bytes of an application whose request is made on the loop: that takes a millisecond at most, which a thread, its start and
+the quarrel about the interpreter, costs as well."""
 MAX_REASON = 500
 OF_THE_ATS = {429, 502, 503, 504}
 """Answers that speak of the ATS as a whole; a 500 may be about one application (RFC 9110, 15.6; RFC 6585, 4)."""
@@ -109,7 +113,8 @@ class Webhook:
         """Post the application and read the answer; docs/handlers.md has the table of answers and verdicts."""
         try:
             async with asyncio.timeout(self.settings.timeout):
-                request = await asyncio.to_thread(self._request, application)
+                small = _size(application) <= SMALL
+                request = self._request(application) if small else await asyncio.to_thread(self._request, application)
                 answer = await self._ask(request)
         except (TimeoutError, httpx.TimeoutException):
             raise RetryLater(f"no answer from the ATS within {self.settings.timeout:g} seconds") from None
@@ -238,6 +243,11 @@ def _seconds(retry_after: str, now: float) -> float | None:
 # --- the request --------------------------------------------------------------------------------------------------------
 
 
+def _size(application: Application) -> int:
+    """At least what is to be made a request of: the texts are in the mail too, the documents need not be (of an archive)."""
+    return len(application.raw) + sum(len(document.content) for document in application.documents)
+
+
 class _Body:
     """A body that is made anew, piece by piece, each time it is gone through (for its length, its signature, the wire).
     Whole it would be in memory beside the documents, and each layer below would copy it."""
@@ -280,7 +290,7 @@ def _json(application: Application) -> tuple[str, _Body]:
 
 def _base64(content: bytes) -> Iterator[bytes]:
     for start in range(0, len(content), 3 * PIECE):  # a multiple of 3 bytes needs no padding
-        yield base64.b64encode(content[start : start + 3 * PIECE])
+        yield pybase64.b64encode(content[start : start + 3 * PIECE])
 
 
 def _multipart(application: Application) -> tuple[str, _Body]:

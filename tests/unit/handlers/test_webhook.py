@@ -124,6 +124,26 @@ async def test_credentials_in_the_url_are_sent_as_basic_authentication(ats: Fake
     assert ats.requests[0].path == "/applications?key=k"
 
 
+async def test_a_large_application_is_made_a_request_beside_the_loop(
+    ats: FakeAts, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small one is not: a thread would cost more than it saves."""
+    threads = []
+    beside = asyncio.to_thread
+
+    async def to_thread(function: Any, *args: Any) -> Any:
+        threads.append(function)
+        return await beside(function, *args)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    handler, documents = make(ats.url), (a_document(content=b"x" * (webhook.SMALL + 1)),)
+    await handler.handle(APPLICATION)
+    assert not threads
+    for large in (an_application(documents=documents, raw=b""), an_application(raw=b"x" * (webhook.SMALL + 1))):
+        await handler.handle(large)
+    assert len(threads) == 2
+
+
 async def test_the_account_s_own_headers_stand_in_the_place_of_the_usual(ats: FakeAts, make: Made) -> None:
     await make(ats.url, headers={"User-Agent": "ours", "Authorization": "Bearer t"}, secrets=[KEY_1]).handle(
         APPLICATION
