@@ -2,14 +2,14 @@
 
 import base64
 import re
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from apptrack_ingest.model import Application, Document
+from apptrack_ingest.model import Application, Candidate, Document, Hint, Job, Owner, Source
 
 VERSION = 1
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_LISTS = (list, tuple)  # made once: `list | tuple` would be made for every value
 
 Documents = Literal["inline", "names", "none"]
 
@@ -30,10 +30,11 @@ def to_payload(application: Application, documents: Documents = "inline") -> dic
         "received_at": _time(application.received_at),
         "client_reference": application.client_reference,
         "previous": _previous(application),
-        "candidate": asdict(application.candidate),
-        "job": asdict(application.job),
-        "source": asdict(application.source),
-        "owner": asdict(application.owner),
+        "candidate": _fields(application.candidate)
+        | {"hints": [_fields(hint) for hint in application.candidate.hints]},
+        "job": _fields(application.job),
+        "source": _fields(application.source),
+        "owner": _fields(application.owner),
         "subject": application.subject,
         "text": application.text,
         "html": application.html,
@@ -43,6 +44,11 @@ def to_payload(application: Application, documents: Documents = "inline") -> dic
     if documents != "none":
         payload["documents"] = [_document(document, documents == "inline") for document in application.documents]
     return {key: _json_safe(value) for key, value in payload.items()}
+
+
+def _fields(record: Candidate | Hint | Job | Source | Owner) -> dict[str, Any]:
+    """What `dataclasses.asdict` gives of a record of plain values, which it would copy at five times the price."""
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
 def _previous(application: Application) -> dict[str, Any] | None:
@@ -77,9 +83,9 @@ def _time(moment: datetime) -> str:
 def _json_safe(value: Any) -> Any:
     """Lone surrogates (header bytes that were no text) have no UTF-8, and readers refuse them: they become U+FFFD."""
     if isinstance(value, str):
-        return _LONE_SURROGATE.sub("\ufffd", value) if not value.isascii() else value
+        return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
         return {key: _json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, _LISTS):
         return [_json_safe(item) for item in value]
     return value
