@@ -19,12 +19,16 @@ def file_names(wanted: Iterable[str], reserved: Iterable[str] = ()) -> list[str]
 
 def _harmless(name: str) -> str:
     last = name.replace("\\", "/").rpartition("/")[2]
-    printable = "".join(char if char.isprintable() else "_" for char in last).strip().lstrip(".")
-    if not printable:
+    if not last.isprintable():
+        last = "".join(char if char.isprintable() else "_" for char in last)
+    name = last.strip().lstrip(".")
+    if not name:
         return "document"
-    path = PurePosixPath(printable)
-    suffix = _cut(path.suffix, 20)
-    return _cut(path.stem, MAX_BYTES - len(suffix.encode())) + suffix
+    stem, _, ending = name.rpartition(".")
+    if not stem or not ending:
+        return _cut(name, MAX_BYTES)
+    suffix = _cut(f".{ending}", 20)
+    return _cut(stem, MAX_BYTES - len(suffix.encode())) + suffix
 
 
 def _cut(text: str, size: int) -> str:
