@@ -24,6 +24,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from apptrack_handlers.file_names import file_names
+from apptrack_handlers.readable_json import readable_json
 from apptrack_ingest import Accepted, Application, Person, Verdict, to_payload
 
 APPLICATION = "application.json"
@@ -126,7 +127,7 @@ class Folder:
         if mail:
             self._write_file(build / delivery / MAIL, mail)
         payload |= {"delivery": delivery, "mail": f"{delivery}/{MAIL}" if mail else None}
-        self._write_file(build / APPLICATION, json.dumps(payload, ensure_ascii=False, indent=2).encode() + b"\n")
+        self._write_file(build / APPLICATION, readable_json(payload).encode() + b"\n")
         _sync(build / delivery)
         _sync(build)
 
