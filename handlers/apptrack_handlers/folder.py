@@ -9,21 +9,21 @@ delivery beside the old one and then replaces application.json in one step, so t
 at any moment, also after a kill -9. The delivery before stays until the next one, for a reader who is still at it.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from apptrack_handlers.file_names import file_names
+from apptrack_handlers.places import LOCKS, locked, make_directory, sync, sync_directory
 from apptrack_handlers.readable_json import readable_json
 from apptrack_ingest import Accepted, Application, Person, Verdict, to_payload
 
@@ -31,6 +31,8 @@ APPLICATION = "application.json"
 MAIL = "application.eml"
 WORK = ".work"
 DELIVERY = "delivery-"
+OPEN_FILES = 16
+"""So many are written before they are synced: the file system takes them up together, with one write of its journal."""
 
 
 class Folder:
@@ -47,17 +49,18 @@ class Folder:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._swept: set[str] = set()
+        self._begun: set[str] = set()
+        self._beginning = threading.Lock()
 
     def handle(self, application: Application) -> Verdict:
         """File the application; the same idempotency key again changes nothing. The remote id is account/applicant id."""
         account = self._account(application.account)
         applicant = str(int(application.applicant_id))
-        self._make_directory(account / WORK)
-        self._sweep(account)
-        with _locked(account / WORK / f"{applicant}.lock"):
-            self._store(application, account / applicant, account / WORK / applicant)
-        return Accepted(f"{account.name}/{applicant}")
+        if account not in self._begun:
+            self._begin(account)
+        with self._at(account, applicant) as directory:
+            self._store(application, directory, applicant)
+        return Accepted(f"{application.account}/{applicant}")
 
     def check(self) -> str:
         """Whether files can be written under `path`; nothing is left there. OSError where not."""
@@ -72,167 +75,178 @@ class Folder:
     def forget(self, person: Person) -> int:
         """Remove the directories of a person: of these applicants, and of whoever has this address in application.json."""
         account = self._account(person.account)
-        if not account.is_dir():
+        if not Path(account).is_dir():
             return 0
         applicants = {str(number) for number in person.applicant_ids} | set(_with_address(account, person.email))
         return sum(self._remove(account, applicant) for applicant in sorted(applicants))
 
-    def _remove(self, account: Path, applicant: str) -> bool:
+    def _begin(self, account: str) -> None:
+        """Once for each account and process: make its directories durable, remove what earlier processes left."""
+        with self._beginning:
+            if account in self._begun:
+                return
+            self._make_work(account)
+            with suppress(PermissionError):  # whoever was killed while making the account's may not have synced it
+                sync_directory(self.settings.path)
+            self._sweep(Path(account, WORK))
+            self._begun.add(account)
+
+    def _make_work(self, account: str) -> None:
+        work = Path(account, WORK)
+        make_directory(work, self._directory_mode)
+        with suppress(FileExistsError):
+            (work / LOCKS).touch(0o600, exist_ok=False)
+            (work / LOCKS).chmod(self._file_mode)
+
+    @contextmanager
+    def _at(self, account: str, applicant: str) -> Iterator[int]:
+        """The account's directory, opened, while this applicant in it is ours alone."""
+        if not os.access(f"{account}/{WORK}/{LOCKS}", os.F_OK):  # somebody took it away
+            self._make_work(account)
+        with locked(f"{account}/{WORK}", applicant):
+            directory = os.open(account, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                yield directory
+            finally:
+                os.close(directory)
+
+    def _remove(self, account: str, applicant: str) -> bool:
         """Out of a reader's sight in one step, then off the disk; True when there was something."""
-        candidate, build = account / applicant, account / WORK / applicant
-        self._make_directory(account / WORK)
-        with _locked(account / WORK / f"{applicant}.lock"):
-            left = build.exists()  # of an attempt, or a removal, that was killed
-            shutil.rmtree(build, ignore_errors=True)
-            found = candidate.is_dir()
+        build = f"{WORK}/{applicant}"
+        with self._at(account, applicant) as directory:
+            left = os.access(build, os.F_OK, dir_fd=directory)  # of an attempt, or a removal, that was killed
+            shutil.rmtree(build, ignore_errors=True, dir_fd=directory)
+            found = Path(account, applicant).is_dir()
             if found:
-                candidate.rename(build)
-                _sync(account)
-                shutil.rmtree(build)
-            _sync(account / WORK)
+                os.rename(applicant, build, src_dir_fd=directory, dst_dir_fd=directory)
+                sync(directory)
+                shutil.rmtree(build, dir_fd=directory)
+            sync_directory(WORK, directory)
         return found or left
 
-    def _account(self, name: str) -> Path:
+    def _account(self, name: str) -> str:
         if not name or name.startswith(".") or not name.isprintable() or "/" in name or "\\" in name:
             raise ValueError("the account's name cannot be the name of a directory")
-        return self.settings.path / name
+        return f"{self.settings.path}/{name}"
 
-    def _store(self, application: Application, candidate: Path, build: Path) -> None:
-        current = _current(candidate)
+    def _store(self, application: Application, directory: int, applicant: str) -> None:
+        current = _current(f"{applicant}/{APPLICATION}", directory)
         if current.get("idempotency_key") == application.idempotency_key:
+            sync_directory(applicant, directory)  # whoever was killed right after the last step had not synced it
+            sync(directory)
             return
-        shutil.rmtree(build, ignore_errors=True)  # of an attempt that was killed
+        build = f"{WORK}/{applicant}"
         delivery = DELIVERY + hashlib.sha256(application.idempotency_key.encode()).hexdigest()[:16]
+        moved = False
         try:
-            self._write(application, build, delivery)
-            if candidate.exists():
-                _replace(candidate, build, delivery, str(current.get("delivery")))
+            self._write(application, build, delivery, directory)
+            if os.access(applicant, os.F_OK, dir_fd=directory):
+                _replace(applicant, build, delivery, str(current.get("delivery")), directory)
             else:
-                build.rename(candidate)
-                _sync(candidate.parent)
+                os.rename(build, applicant, src_dir_fd=directory, dst_dir_fd=directory)
+                moved = True
+                sync(directory)
         finally:
-            shutil.rmtree(build, ignore_errors=True)
+            if not moved:
+                shutil.rmtree(build, ignore_errors=True, dir_fd=directory)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def _write(self, application: Application, build: Path, delivery: str) -> None:
-        """A complete candidate in `build`, on the disk when this returns."""
-        self._make_directory(build / delivery)
-        payload = to_payload(application, documents="names")
-        names = file_names((document.name for document in application.documents), reserved=[MAIL])
-        for name, document, described in zip(names, application.documents, payload["documents"], strict=True):
-            self._write_file(build / delivery / name, document.content)
-            described["file"] = f"{delivery}/{name}"
-        mail = application.raw if self.settings.mail else b""
-        if mail:
-            self._write_file(build / delivery / MAIL, mail)
-        payload |= {"delivery": delivery, "mail": f"{delivery}/{MAIL}" if mail else None}
-        self._write_file(build / APPLICATION, readable_json(payload).encode() + b"\n")
-        _sync(build / delivery)
-        _sync(build)
+    @property
+    def _directory_mode(self) -> int:
+        return 0o750 if self.settings.group_readable else 0o700
 
-    def _write_file(self, path: Path, content: bytes) -> None:
-        with path.open("xb") as file:
-            os.fchmod(file.fileno(), 0o640 if self.settings.group_readable else 0o600)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    @property
+    def _file_mode(self) -> int:
+        return 0o640 if self.settings.group_readable else 0o600
 
-    def _make_directory(self, path: Path) -> None:
-        """With its parents, each durable in its own parent; modes are set only on what we make."""
-        if path.is_dir():
-            return
-        self._make_directory(path.parent)
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-            path.chmod(0o750 if self.settings.group_readable else 0o700)
-        _sync(path.parent)
+    def _write(self, application: Application, build: str, delivery: str, directory: int) -> None:
+        """A complete candidate in `build`, on the disk when this returns: all but its own name, thrown away by a crash."""
+        with ExitStack() as opened:
+            root = self._new_directory(build, directory, opened)
+            below = self._new_directory(delivery, root, opened)
+            payload = to_payload(application, documents="names")
+            names = file_names((document.name for document in application.documents), reserved=[MAIL])
+            files = []
+            for name, document, described in zip(names, application.documents, payload["documents"], strict=True):
+                files.append((below, name, document.content))
+                described["file"] = f"{delivery}/{name}"
+            mail = application.raw if self.settings.mail else b""
+            if mail:
+                files.append((below, MAIL, mail))
+            payload |= {"delivery": delivery, "mail": f"{delivery}/{MAIL}" if mail else None}
+            files.append((root, APPLICATION, readable_json(payload).encode() + b"\n"))
+            for start in range(0, len(files), OPEN_FILES):
+                self._write_files(files[start : start + OPEN_FILES])
+            sync(below)
+            sync(root)
 
-    def _sweep(self, account: Path) -> None:
-        """Once for each account and process: remove what earlier processes left half-written."""
-        if account.name in self._swept:
-            return
-        self._swept.add(account.name)
-        for applicant in {entry.name.removesuffix(".lock") for entry in (account / WORK).iterdir()}:
-            with _locked(account / WORK / f"{applicant}.lock", wait=False) as ours:
+    def _new_directory(self, name: str, inside: int, opened: ExitStack) -> int:
+        try:
+            os.mkdir(name, 0o700, dir_fd=inside)
+        except FileExistsError:  # of an attempt that was killed
+            shutil.rmtree(name, dir_fd=inside)
+            os.mkdir(name, 0o700, dir_fd=inside)
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=inside)
+        opened.callback(os.close, descriptor)
+        if self.settings.group_readable:  # which the umask may have refused
+            os.fchmod(descriptor, self._directory_mode)
+        return descriptor
+
+    def _write_files(self, files: list[tuple[int, str, bytes]]) -> None:
+        with ExitStack() as opened:
+            descriptors = []
+            for directory, name, content in files:
+                descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
+                opened.callback(os.close, descriptor)
+                descriptors.append(descriptor)
+                if self.settings.group_readable:
+                    os.fchmod(descriptor, self._file_mode)
+                written = os.write(descriptor, content)
+                while written < len(content):
+                    written += os.write(descriptor, memoryview(content)[written:])
+            for descriptor in descriptors:
+                os.fsync(descriptor)
+
+    def _sweep(self, work: Path) -> None:
+        """What nobody is at was left half-written by who was killed."""
+        for applicant in {entry.name.removesuffix(".lock") for entry in work.iterdir() if entry.name != LOCKS}:
+            with locked(str(work), applicant, wait=False) as ours:
                 if ours:
-                    shutil.rmtree(account / WORK / applicant, ignore_errors=True)
+                    shutil.rmtree(work / applicant, ignore_errors=True)
+                    (work / f"{applicant}.lock").unlink(missing_ok=True)  # each had a file of its own once
 
 
-def _with_address(account: Path, address: str) -> Iterator[str]:
+def _with_address(account: str, address: str) -> Iterator[str]:
     """The applicants whose application.json names this address as the candidate's, capitals or not."""
     wanted = address.strip().casefold()
-    for path in account.glob(f"*/{APPLICATION}"):
-        candidate = _current(path.parent).get("candidate")
+    for path in Path(account).glob(f"*/{APPLICATION}"):
+        candidate = _current(path).get("candidate")
         email = candidate.get("email") if isinstance(candidate, dict) else None
         if isinstance(email, str) and email.strip().casefold() == wanted and path.parent.name != WORK:
             yield path.parent.name
 
 
-def _current(candidate: Path) -> dict[str, Any]:
-    """What application.json says; empty when there is none or somebody spoiled it."""
+def _current(path: str | Path, inside: int | None = None) -> dict[str, Any]:
+    """What this application.json says; empty when there is none or somebody spoiled it."""
     try:
-        known = json.loads((candidate / APPLICATION).read_bytes())
+        with os.fdopen(os.open(path, os.O_RDONLY, dir_fd=inside), "rb") as file:
+            known = json.loads(file.read())
     except (FileNotFoundError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _replace(candidate: Path, build: Path, delivery: str, current: str) -> None:
+def _replace(applicant: str, build: str, delivery: str, current: str, directory: int) -> None:
     """Put the delivery from `build` into the candidate's directory; before the last rename a reader sees the old one."""
-    for stale in candidate.glob(f"{DELIVERY}*"):
-        if stale.name != current:
-            shutil.rmtree(stale)
-    (build / delivery).rename(candidate / delivery)
-    _sync(candidate)
-    (build / APPLICATION).replace(candidate / APPLICATION)
-    _sync(candidate)
-
-
-def _sync(directory: Path) -> None:
-    """A name in a directory is durable only when the directory is synced too."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    candidate = os.open(applicant, os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems do not sync directories
-            raise
+        for name in os.listdir(candidate):  # noqa: PTH208 - of what is open
+            if name.startswith(DELIVERY) and name != current:
+                shutil.rmtree(name, dir_fd=candidate)
+        os.rename(f"{build}/{delivery}", delivery, src_dir_fd=directory, dst_dir_fd=candidate)
+        sync(candidate)
+        os.replace(f"{build}/{APPLICATION}", APPLICATION, src_dir_fd=directory, dst_dir_fd=candidate)
+        sync(candidate)
     finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock file `path` against other threads and processes; without `wait`, False when it is taken."""
-    descriptor = _take(path, wait)
-    if descriptor is None:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _take(path: Path, wait: bool) -> int | None:
-    """The file goes away with the lock: who waited for it then holds the lock of no file, and tries again."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if _is_at(descriptor, path):
-                return descriptor
-        except OSError as error:
-            os.close(descriptor)
-            if isinstance(error, BlockingIOError):
-                return None
-            raise
-        os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+        os.close(candidate)
