@@ -12,21 +12,22 @@ class Quota:
     in any span of `seconds`, wherever it begins (a token bucket would let twice as many through around a refill)."""
 
     def __init__(self, rates: Sequence[Rate]) -> None:
-        self._rates = tuple(rates)
         self._reserved = 0
         self._calls: list[float] = []
         """When calls were made, rising; those older than the longest span are dropped now and then."""
+        self.configure(rates)
 
     def configure(self, rates: Sequence[Rate]) -> None:
         """Counts against other rates from now on; what was called still counts."""
         self._rates = tuple(rates)
+        self._longest = max((rate.seconds for rate in self._rates), default=0.0)
 
     def left(self, now: float) -> int | None:
         """How many more may be reserved; None: any number."""
         if not self._rates:
             return None
         self._forget(now)
-        return min(rate.count - self._within(rate, now) for rate in self._rates) - self._reserved
+        return min([rate.count - self._within(rate, now) for rate in self._rates]) - self._reserved
 
     def free_at(self, now: float) -> float | None:
         """When a call made earlier stops counting and leaves room; None where there is room, or where only what is
@@ -56,9 +57,10 @@ class Quota:
         return len(self._calls) - bisect_right(self._calls, now - rate.seconds)
 
     def _forget(self, now: float) -> None:
-        if self._calls and self._calls[-1] > now:  # the clock was set back: nothing was called in the future
+        if not self._calls:
+            return
+        if self._calls[-1] > now:  # the clock was set back: nothing was called in the future
             self._calls = [min(at, now) for at in self._calls]
-        longest = max((rate.seconds for rate in self._rates), default=0.0)
-        over = bisect_right(self._calls, now - longest)
+        over = bisect_right(self._calls, now - self._longest)
         if 2 * over > len(self._calls):
             del self._calls[:over]

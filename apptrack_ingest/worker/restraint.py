@@ -37,10 +37,13 @@ class Restraint:
 
     def room(self, now: float) -> int:
         """How many more may be claimed: as many as the handler may be called for, and once the ramp is over some ahead."""
+        free = self.breaker.allows(now) - len(self._under_way)
+        if self.breaker.ramp >= self._most:
+            free += self._most // AHEAD
+        if free <= 0:
+            return 0
         left = self._quota.left(now)
-        ahead = self._most // AHEAD if self.breaker.ramp >= self._most else 0
-        free = self.breaker.allows(now) + ahead - self.under_way
-        return max(0, free if left is None else min(free, left))
+        return free if left is None else max(0, min(free, left))
 
     def is_rationed(self, now: float) -> bool:
         """Whether the ATS's quota alone stands in the way."""
@@ -49,10 +52,8 @@ class Restraint:
 
     def opens_at(self, now: float) -> float | None:
         """When there is room again by time alone; None where there is room now, or the end of something is awaited."""
-        if self.room(now):
-            return None
         times = [t for t in (self.breaker.probes_at(now), self._quota.free_at(now)) if t is not None and t > now]
-        return max(times, default=None)
+        return max(times) if times and not self.room(now) else None
 
     def claimed(self, key: Key) -> None:
         """An application was claimed."""
