@@ -7,8 +7,7 @@ hold is asserted where it could break, and `check_end` says what must have becom
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -41,10 +40,10 @@ NOT_YET = Again("retry-later", "the vacancy is not open yet", None, "application
 WANTED = Again("retry-later", "something about this one, and the handler does not say so")
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class App:
     """One application, as the spool has it. `odd_until` is when the ATS takes it at last, `deadly` how many calls kill the
-    worker that makes them."""
+    worker that makes them, `line` what waits of the same applicant, oldest first."""
 
     id: int
     account: str
@@ -59,8 +58,8 @@ class App:
     crashes: int = 0
     token: int = 0
     holder: "Worker | None" = None
-    lease_until: float = 0.0
     last_call: float = -1.0
+    line: list["App"] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -73,6 +72,8 @@ class Account:
     rates: tuple[Rate, ...]
     most: int
     outages: list[tuple[float, float, str]]
+    held: int = 0
+    """How many of its applications the workers hold together."""
     calls: dict[tuple[int, int], list[float]] = field(default_factory=dict)
     """When each life of a worker called it."""
     callers: dict[tuple[int, int], list[int]] = field(default_factory=dict)
@@ -107,6 +108,7 @@ class History:
         self.accounts = {name: self._account(name) for name in ("a", "b")[: r.randint(1, 2)]}
         self.apps = [self._app(number) for number in range(40 if self.crowd else r.choice((1, 1, 2, 2, 3, 8)))]
         self.waiting = {app.id: app for app in self.apps}
+        self.heads = self._lines()
         self.workers = [Worker(number, r.choice((1, 3, 8))) for number in range(r.choice((1, 1, 1, 2, 3)))]
         for worker in self.workers:
             self._born(worker)
@@ -151,6 +153,15 @@ class History:
             app.deadly = r.randint(1, 6)
         return app
 
+    def _lines(self) -> dict[int, App]:
+        """Lines the applications up by applicant; returns the first of each line, which alone may be claimed. Kept up to
+        date rather than found anew, since every look at the spool asks for it."""
+        lines: dict[tuple[str, int], list[App]] = {}
+        for app in self.apps:
+            app.line = lines.setdefault((app.account, app.applicant), [])
+            app.line.append(app)
+        return {line[0].id: line[0] for line in lines.values()}
+
     # -- time
 
     def _at(self, time: float, act: Callable[[], None]) -> None:
@@ -190,9 +201,10 @@ class History:
 
     def _next_look(self, worker: Worker) -> float:
         """Like the worker's own, but without the idle looks between."""
-        now, times = self.now, [app.due for app in self.waiting.values() if app.due > self.now and app.holder is None]
+        now = self.now
+        times = [app.due for app in self.waiting.values() if app.due > now and app.holder is None]
         times += [t for one in worker.restraints.values() if (t := one.opens_at(now)) is not None]
-        return max(min(times, default=now + 3600.0), now) + self.random.uniform(0.001, LOOK)
+        return min(times, default=now + 3600.0) + self.random.uniform(0.001, LOOK)
 
     def _claim_one(self, worker: Worker) -> bool:
         app = self._claimable(worker)
@@ -203,7 +215,8 @@ class History:
         assert probes_at is None or (probes_at <= now and not restraint.under_way), "claimed while open, and no probe"
         assert restraint.under_way < self.accounts[app.account].most
         assert app.holder is None and app.state is State.RECEIVED
-        app.token, app.attempt, app.holder, app.lease_until = app.token + 1, app.attempt + 1, worker, now + LEASE
+        app.token, app.attempt, app.holder = app.token + 1, app.attempt + 1, worker
+        self.accounts[app.account].held += 1
         app.first = now if app.first is None else app.first
         key = (app.id, app.token)
         worker.jobs[key], worker.alone = app, app.crashes > 0
@@ -213,26 +226,16 @@ class History:
 
     def _claimable(self, worker: Worker) -> App | None:
         """Fair between accounts, oldest due first, one of an applicant at a time, solo work with nothing beside it."""
-        if len(worker.jobs) >= worker.places:
+        jobs, now = worker.jobs, self.now
+        if len(jobs) >= worker.places:
             return None
-        now, able, room, busy = self.now, [], {}, Counter[str]()
-        for of_one in self._by_applicant():
-            app = of_one[0]
-            if any(other.holder for other in of_one):
-                busy[app.account] += sum(other.holder is not None for other in of_one)
-            elif app.due <= now and not (app.crashes and worker.jobs):
-                if app.account not in room:
-                    room[app.account] = worker.restraints[app.account].room(now)
-                if room[app.account] > 0:
-                    able.append(app)
-        return min(able, key=lambda app: (busy[app.account], app.due, app.id), default=None)
-
-    def _by_applicant(self) -> Iterable[list[App]]:
-        """What waits of each applicant, oldest first."""
-        found: dict[tuple[str, int], list[App]] = {}
-        for app in self.waiting.values():
-            found.setdefault((app.account, app.applicant), []).append(app)
-        return found.values()
+        able = [a for a in self.heads.values() if a.due <= now and a.holder is None and not (a.crashes and jobs)]
+        if not able:
+            return None
+        accounts, restraints = self.accounts, worker.restraints
+        with_room = {name for name in {app.account for app in able} if restraints[name].room(now) > 0}
+        able = [app for app in able if app.account in with_room]
+        return min(able, key=lambda app: (accounts[app.account].held, app.due, app.id), default=None)
 
     def _read(self, worker: Worker, key: tuple[int, int]) -> None:
         """Reads the mail, which takes its time, and then calls; one in fifty is recognised, and needs no call."""
@@ -316,7 +319,8 @@ class History:
 
     def _settle(self, app: App, outcome: Outcome | None) -> None:
         assert app.first is not None
-        app.holder, app.crashes = None, 0
+        self._let_go(app)
+        app.crashes = 0
         if not isinstance(outcome, Again):
             self._move(app, Event.RECOGNISE if outcome is None else Event.DELIVER)
             return
@@ -332,9 +336,15 @@ class History:
             assert due > self.now
             app.due = due
 
+    def _let_go(self, app: App) -> None:
+        app.holder = None
+        self.accounts[app.account].held -= 1
+
     def _move(self, app: App, event: Event) -> None:
         app.state = after(app.state, event)
-        del self.waiting[app.id]
+        del self.waiting[app.id], self.heads[app.id], app.line[0]
+        if app.line:
+            self.heads[app.line[0].id] = app.line[0]
 
     # -- what goes wrong
 
@@ -362,7 +372,8 @@ class History:
     def _reap(self, app: App, token: int) -> None:
         if app.token != token or app.holder is None:
             return
-        app.token, app.holder, app.crashes, app.due = app.token + 1, None, app.crashes + 1, self.now
+        self._let_go(app)
+        app.token, app.crashes, app.due = app.token + 1, app.crashes + 1, self.now
         if is_crash_loop(app.crashes):
             self._move(app, Event.HOLD)
 
