@@ -20,13 +20,13 @@ class Quota:
     def configure(self, rates: Sequence[Rate]) -> None:
         """Counts against other rates from now on; what was called still counts."""
         self._rates = tuple(rates)
-        self._longest = max((rate.seconds for rate in self._rates), default=0.0)
+        self._longest = max([rate.seconds for rate in self._rates], default=0.0)
 
     def left(self, now: float) -> int | None:
         """How many more may be reserved; None: any number."""
         if not self._rates:
             return None
-        self._forget(now)
+        self._heed(now)
         return min([rate.count - self._within(rate, now) for rate in self._rates]) - self._reserved
 
     def free_at(self, now: float) -> float | None:
@@ -34,9 +34,9 @@ class Quota:
         reserved is in the way (its end is known when it comes)."""
         if not self._calls:
             return None
-        self._forget(now)
-        full = [rate for rate in self._rates if self._within(rate, now) >= rate.count]
-        return max((self._calls[-rate.count] + rate.seconds for rate in full), default=None)
+        self._heed(now)
+        full = [self._calls[-rate.count] + rate.seconds for rate in self._rates if self._is_full(rate, now)]
+        return max(full, default=None)
 
     def reserve(self) -> None:
         """A call will perhaps be made."""
@@ -50,17 +50,23 @@ class Quota:
         """The reserved call is made now."""
         self._reserved -= 1
         if self._rates:
-            self._forget(now)
+            self._heed(now)
             self._calls.append(now)
+            self._forget(now)
 
     def _within(self, rate: Rate, now: float) -> int:
         return len(self._calls) - bisect_right(self._calls, now - rate.seconds)
 
-    def _forget(self, now: float) -> None:
-        if not self._calls:
-            return
-        if self._calls[-1] > now:  # the clock was set back: nothing was called in the future
+    def _is_full(self, rate: Rate, now: float) -> bool:
+        """Whether its last `count` calls are all within its span: told from the first of them alone."""
+        return len(self._calls) >= rate.count and self._calls[-rate.count] > now - rate.seconds
+
+    def _heed(self, now: float) -> None:
+        """Where the clock was set back: nothing was called in the future."""
+        if self._calls and self._calls[-1] > now:
             self._calls = [min(at, now) for at in self._calls]
+
+    def _forget(self, now: float) -> None:
         over = bisect_right(self._calls, now - self._longest)
         if 2 * over > len(self._calls):
             del self._calls[:over]

@@ -52,8 +52,10 @@ class Restraint:
 
     def opens_at(self, now: float) -> float | None:
         """When there is room again by time alone; None where there is room now, or the end of something is awaited."""
-        times = [t for t in (self.breaker.probes_at(now), self._quota.free_at(now)) if t is not None and t > now]
-        return max(times) if times and not self.room(now) else None
+        probe, free = self.breaker.probes_at(now), self._quota.free_at(now)
+        if (probe is None and free is None) or self.room(now):
+            return None
+        return max([t for t in (probe, free) if t is not None and t > now], default=None)
 
     def claimed(self, key: Key) -> None:
         """An application was claimed."""

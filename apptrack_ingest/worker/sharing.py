@@ -49,7 +49,7 @@ class _Line:
             self._hold(waiter, -waiter.amount)
 
     def _admit(self) -> None:
-        while (waiter := self._next()) is not None:
+        while self._waiting and (waiter := self._next()) is not None:
             self._waiting.remove(waiter)
             self._hold(waiter, waiter.amount)
             if not waiter.admitted.done():  # it may have been cancelled a moment ago, and leaves then
