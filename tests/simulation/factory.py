@@ -24,7 +24,7 @@ LEASE = 30.0
 HORIZON = 4 * 3600.0
 SCHEDULE = "10s*3, 1m*5, 10m*6"
 WINDOW = parse_schedule(SCHEDULE).window
-MOST, PLACES, PARSERS, MEMORY = 3, 6, 2, 3000
+PLACES, PARSERS, MEMORY = 6, 2, 3000
 RATES = [(), (Rate(4, 20.0),), (Rate(2, 5.0), Rate(20, 600.0))]
 
 
@@ -130,6 +130,7 @@ class Ats:
         self.random, self.rates, self.wrongs = random, rates, wrongs
         begin = random.uniform(0, 60)
         self.outages = [(begin, begin + random.choice((0, 30, 300, 1500)), random.choice(("refused", "hangs", "busy")))]
+        self.most = random.choice((3, 4))  # from four on one is claimed ahead
         self.taken: set[int] = set()
         self.refused: set[int] = set()
 
@@ -151,7 +152,7 @@ class Handler:
         for rate in self.ats.rates:
             wrongs.unless(len(self.calls) - bisect_right(self.calls, now - rate.seconds) <= rate.count, "over the rate")
         self.inside[application.applicant_id] += 1
-        wrongs.unless(sum(self.inside.values()) <= MOST, "over the account's places")
+        wrongs.unless(sum(self.inside.values()) <= self.ats.most, "over the account's places")
         wrongs.unless(self.inside[application.applicant_id] == 1, "one applicant twice at a time in one worker")
         try:
             return await self._answer(application, now - START)
@@ -227,7 +228,7 @@ class Factory:
                 name,
                 30.0,
                 schedule,
-                MOST,
+                self.atses[name].most,
                 self.atses[name].rates,
                 self.caution,
                 hash_fingerprint="h",
