@@ -16,11 +16,8 @@ from simulation.history import History
 
 HISTORIES = int(os.environ.get("SIMULATION_HISTORIES", "2000"))
 
-AT_ONCE = 500
-"""As many histories go to a process at a time."""
-
-WORTH_A_PROCESS = 2000
-"""Fewer are played before another process has started."""
+AT_ONCE = 250
+"""As many histories go to a process at a time; fewer stay in this one."""
 
 
 def first_seed() -> int:
@@ -44,13 +41,13 @@ def play(seeds: range) -> tuple[int, float]:
 def play_all(seeds: range) -> Iterable[tuple[int, float]]:
     """Each history is a function of its seed alone, so it does not matter where it is played."""
     parts = [seeds[at : at + AT_ONCE] for at in range(0, len(seeds), AT_ONCE)]
-    processes = min(os.cpu_count() or 1, len(seeds) // WORTH_A_PROCESS)
+    processes = min(os.cpu_count() or 1, len(parts))
     if processes < 2:
         yield from map(play, parts)
         return
-    # Started anew rather than forked: what runs in this process, threads of other tests perhaps, is not taken along.
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=fresh, initializer=gc.freeze) as pool:
+    # Forked, for another interpreter takes seconds to start; what they play takes no lock that a thread here may hold.
+    forked = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, mp_context=forked, initializer=gc.freeze) as pool:
         yield from pool.map(play, parts)
 
 
@@ -62,7 +59,7 @@ def test_random_histories() -> None:
     of_a_core = sum(seconds for _, seconds in played)
     print(f"{HISTORIES / seconds:,.0f} histories and {calls / seconds:,.0f} calls a second", end=", ")
     print(f"{HISTORIES / of_a_core:,.0f} histories a second of one core")
-    assert calls > HISTORIES
+    assert calls > HISTORIES or HISTORIES < 100  # there are histories in which nothing needs a call
 
 
 def test_a_history_is_a_function_of_its_seed() -> None:
