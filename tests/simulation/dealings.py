@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from apptrack_ingest.handoff import Again, Outcome
 from apptrack_ingest.lifecycle import Rate
-from apptrack_ingest.worker.breaker import Caution, Key
+from apptrack_ingest.worker.breaker import Caution, Key, Opened
 from apptrack_ingest.worker.restraint import Restraint
 from apptrack_ingest.worker.sharing import Calls, _Waiter
 
@@ -53,6 +53,9 @@ class Line:
         self._calls._admit()
         while self._come:
             self._come.pop(0)()
+
+    def is_waiting(self, waiter: _Waiter) -> bool:
+        return waiter in self._calls._waiting
 
     def holds_up(self, account: str) -> bool:
         """Whether one of the account waits."""
@@ -100,17 +103,28 @@ class Dealings:
             within = len(self.calls) - bisect_right(self.calls, now - rate.seconds)
             assert within <= rate.count, f"{within} calls in {rate}"
 
-    def ended(self, key: Key, outcome: Outcome | None, now: float, jitter: float) -> None:
+    def ended(self, key: Key, outcome: Outcome | None, now: float, jitter: float) -> list[Key]:
+        """Returns what is given back with it, because the breaker opened."""
         waiter = self._claims.pop(key)
-        was_open = self.restraint.breaker.is_open
+        was_open, given_back = self.restraint.breaker.is_open, []
         if outcome is not None:
-            self.restraint.answered(key, outcome, now, jitter)
+            if isinstance(self.restraint.answered(key, outcome, now, jitter), Opened):
+                given_back = self._give_back()
             self._heard(key, outcome, now, was_open=was_open)
         self.restraint.ended(key)
         if waiter is not None:
             self._busy -= 1
             self.line.leave(waiter)
             assert self._busy == self.most or not self.line.holds_up(self.name), "one waits, and there is room"
+        return given_back
+
+    def _give_back(self) -> list[Key]:
+        """Whoever waits for a turn, as `Calls.turn_away` has it."""
+        waiting = [key for key, waiter in self._claims.items() if waiter is not None and self.line.is_waiting(waiter)]
+        for key in waiting:
+            self.line.leave(self._claims.pop(key))
+            self.restraint.ended(key)
+        return waiting
 
     # -- what must be heard of an answer
 

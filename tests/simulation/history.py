@@ -266,10 +266,18 @@ class History:
             return
         app = worker.jobs.pop(key)
         worker.alone = False
-        worker.dealings[app.account].ended(key, outcome, self.now, self.random.random())
+        for other in worker.dealings[app.account].ended(key, outcome, self.now, self.random.random()):
+            self._give_back(worker, other)
         if app.token == key[1] and app.holder is worker:
             self._settle(app, outcome)
         worker.wakes_at = self.now
+
+    def _give_back(self, worker: Worker, key: tuple[int, int]) -> None:
+        """What was claimed ahead and not handed over: no attempt."""
+        app = worker.jobs.pop(key)
+        if app.token == key[1] and app.holder is worker:
+            self._let_go(app)
+            app.attempt, app.due = app.attempt - 1, self.now
 
     def _settle(self, app: App, outcome: Outcome | None) -> None:
         assert app.first is not None
@@ -369,8 +377,8 @@ class History:
 
     @staticmethod
     def _check_peace(account: Account, begin: float, end: float) -> None:
-        """Once so many different applications got no verdict, a life of a worker makes only the calls that it has begun or
-        claimed ahead by then, or begins until it hears of them, and one probe a wait. Told from the calls alone, as the ATS
+        """Once so many different applications got no verdict, a life of a worker makes only the calls that it has begun by
+        then, or begins until it hears of them, and one probe a wait. Told from the calls alone, as the ATS
         sees them."""
         waits = account.caution.wait.waits
         for made, callers in ((one.calls, one.callers) for one in account.dealings):
@@ -383,5 +391,5 @@ class History:
                 probes = len(waits) + 1 + max(0.0, span - sum(waits)) / waits[-1]
                 if span < sum(waits):
                     probes = sum(sum(waits[:n]) <= span for n in range(1, len(waits) + 1))
-                assert calls <= 2 * account.most + account.most // 4 + probes, (calls, probes)
+                assert calls <= 2 * account.most + probes, (calls, probes)
                 break

@@ -17,14 +17,16 @@ def answered(restraint: Restraint, *ids: int, now: float = 0.0) -> None:
     for number in ids:
         restraint.claimed((number, 1))
         restraint.calling((number, 1), now)
-        restraint.ended((number, 1), DONE, now, 0.0)
+        restraint.answered((number, 1), DONE, now, 0.0)
+        restraint.ended((number, 1))
 
 
 def failed(restraint: Restraint, *ids: int, now: float = 0.0) -> None:
     for number in ids:
         restraint.claimed((number, 1))
         restraint.calling((number, 1), now)
-        restraint.ended((number, 1), FAILED, now, 0.0)
+        restraint.answered((number, 1), FAILED, now, 0.0)
+        restraint.ended((number, 1))
 
 
 @pytest.mark.parametrize("most", [1, 2, 4, 10])
@@ -56,8 +58,9 @@ def test_what_is_over_the_quota_is_not_claimed_ahead_either() -> None:
     restraint.calling((91, 1), 5.0)
     restraint.calling((92, 1), 5.0)
     assert (restraint.room(5.0), restraint.opens_at(5.0)) == (0, 60.0)
-    restraint.ended((91, 1), None, 6.0, 0.0)
-    restraint.ended((92, 1), DONE, 6.0, 0.0)
+    restraint.ended((91, 1))
+    restraint.answered((92, 1), DONE, 6.0, 0.0)
+    restraint.ended((92, 1))
     assert restraint.room(60.0) == AHEAD
 
 
@@ -72,5 +75,5 @@ def test_while_all_its_places_are_taken_no_time_opens_it() -> None:
     restraint = Restraint(1, (), CAUTION)
     restraint.claimed((1, 1))
     assert (restraint.room(0.0), restraint.opens_at(0.0)) == (0, None)
-    restraint.ended((1, 1), None, 1.0, 0.0)
+    restraint.ended((1, 1))
     assert (restraint.room(1.0), restraint.opens_at(1.0)) == (1, None)
