@@ -21,7 +21,7 @@ class Around:
         self._gate = Gate(Path(f"{database}-turn"))
         self._checkpoints = Checkpoints(connect)
 
-    def turn(self) -> AbstractContextManager[None]:
+    def turn(self) -> AbstractContextManager[bool]:
         return self._gate.passed()
 
     def committed(self, connection: sqlite3.Connection, operations: int) -> None:

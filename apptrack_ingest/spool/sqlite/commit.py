@@ -25,6 +25,11 @@ MOST_BYTES = 8 << 20
 """Bytes of bodies after which a transaction takes no more, for the same reason."""
 
 
+MOST_LATE = 256 << 10
+"""Bytes of an item that may join a transaction which had to wait: its own writing and sync within the turn take less of the
+others' time than a turn of its own would."""
+
+
 class Together(Protocol):
     """Operations of one kind that cost less when they are done together."""
 
@@ -46,8 +51,8 @@ class Together(Protocol):
 class Surroundings(Protocol):
     """What goes on around every transaction of a writer."""
 
-    def turn(self) -> AbstractContextManager[None]:
-        """Around BEGIN to COMMIT: waits until other processes are done."""
+    def turn(self) -> AbstractContextManager[bool]:
+        """Around BEGIN to COMMIT: waits until other processes are done; gives whether there were any."""
 
     def committed(self, connection: sqlite3.Connection, operations: int) -> None:
         """After a COMMIT, before anybody is answered. Raises nothing."""
@@ -67,8 +72,8 @@ class _Job(Waiting):
 class _NoNeighbours:
     """No surroundings, for a writer without neighbours."""
 
-    def turn(self) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def turn(self) -> AbstractContextManager[bool]:
+        return contextlib.nullcontext(False)
 
     def committed(self, connection: sqlite3.Connection, operations: int) -> None:
         pass
@@ -81,8 +86,7 @@ class GroupCommitter:
     itself alone; where none does there is no savepoint, which takes two statements and a copy of every page that changes
     after it. A fault of the database undoes the whole transaction, and then each operation is tried once more on its own,
     so that one that cannot pass (a mail too large for what is left of the disk) takes no other along. An operation must
-    bear to be run again. What comes while a transaction waits for its turn joins it, but for items that are to be written
-    before.
+    bear to be run again. What comes while a transaction waits for its turn joins it, but for items that take long to write.
     """
 
     def __init__(
@@ -208,9 +212,10 @@ class GroupCommitter:
         if self._connection is None:
             self._connection = self._connect()
         connection = self._connection
-        with self._around.turn():
+        with self._around.turn() as waited:
             if late is not None:
-                late += (job for job in self._more(jobs, self._light) if not job.future.cancelled())
+                below = MOST_LATE if waited else self._light
+                late += (job for job in self._more(jobs, below) if not job.future.cancelled())
                 self._prepare(late)
                 jobs = [*jobs, *late]
             connection.execute("BEGIN IMMEDIATE")

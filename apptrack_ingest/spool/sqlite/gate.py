@@ -24,13 +24,15 @@ class Gate:
         self._path = path
         self._file: int | None = None
         self._waiter: _Waiter | None = None
+        self._waited = False
 
     @contextmanager
-    def passed(self) -> Iterator[None]:
-        """Waits for its turn, and holds up the others within."""
+    def passed(self) -> Iterator[bool]:
+        """Waits for its turn, and holds up the others within; gives whether there was anybody to wait for."""
+        self._waited = False
         passed = self._enter()
         try:
-            yield
+            yield self._waited
         finally:
             if passed and self._file is not None:
                 with suppress(OSError):
@@ -58,7 +60,7 @@ class Gate:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            pass
+            self._waited = True
         except OSError:
             return False
         return self._got_it_in_time()

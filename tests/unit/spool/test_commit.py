@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from apptrack_ingest.errors import SpoolUnavailable
-from apptrack_ingest.spool.sqlite.commit import MOST_AT_ONCE, MOST_BYTES, GroupCommitter, Operation
+from apptrack_ingest.spool.sqlite.commit import MOST_AT_ONCE, MOST_BYTES, MOST_LATE, GroupCommitter, Operation
 
 
 class Bench:
@@ -318,12 +318,13 @@ class Line:
 
     def __init__(self) -> None:
         self.standing, self.moves = threading.Event(), threading.Event()
+        self.waited = False
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self) -> Iterator[bool]:
         self.standing.set()
         assert self.moves.wait(10)
-        yield
+        yield self.waited
 
     def committed(self, connection: sqlite3.Connection, operations: int) -> None:
         pass
@@ -371,6 +372,17 @@ async def test_what_is_to_be_written_first_comes_with_the_next_one(bench: Bench,
     waits.moves.set()
     assert await asyncio.gather(*answers) == [10, 20, 30, 40]
     assert bench.count("COMMIT") == 2 and numbers.prepared == [[1], [2], [3, 4]]
+
+
+async def test_where_there_was_somebody_to_wait_for_what_takes_a_while_to_write_joins_too(
+    bench: Bench, line: tuple[Line, Numbers]
+) -> None:
+    waits, numbers = line
+    waits.waited = True
+    answers = [await in_line(bench, waits), bench.committer.add(2, MOST_LATE - 1), bench.committer.add(3, MOST_LATE)]
+    waits.moves.set()
+    assert await asyncio.gather(*answers) == [10, 20, 30]
+    assert bench.count("COMMIT") == 2 and numbers.prepared == [[1], [2], [3]]
 
 
 async def test_one_that_came_late_and_fails_undoes_itself_alone(bench: Bench, line: tuple[Line, Numbers]) -> None:
