@@ -181,6 +181,7 @@ class Model(People):
         row.delivered_at = now if row.state is State.DELIVERED else row.delivered_at
         row.trusted, row.trust_note = settlement.trust or (row.trusted, row.trust_note)
         self._end_by_verdict(row, settlement, now)
+        row.series_from = row.series_from if row.attempts > row.series_base else None
         self._report(row, settlement.report, now)
         if settlement.early is not None and waits:
             self._announce(row, settlement.early, now)

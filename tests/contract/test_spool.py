@@ -387,6 +387,20 @@ async def test_a_drain_is_no_attempt_and_forgives_no_crash(spool: Spool) -> None
     assert (again.attempt, again.crashes) == (2, 1)
 
 
+async def test_what_is_given_back_untried_has_its_whole_schedule_before_it(spool: Spool) -> None:
+    given_back = Settlement(Event.POSTPONE, "interrupted", counts=False)
+    await put(spool)
+    (first,) = await claim(spool, now=T)
+    await spool.settle(first, given_back, now=T)
+    (tried,) = await claim(spool, now=T + 900)
+    assert (tried.attempt, tried.first_attempt_at) == (1, T + 900)
+    await spool.settle(tried, SETTLEMENTS[Event.POSTPONE], now=T + 900)
+    (again,) = await claim(spool, now=T + 5000)
+    await spool.settle(again, given_back, now=T + 5000)
+    (last,) = await claim(spool, now=T + 6000)
+    assert (last.attempt, last.first_attempt_at) == (2, T + 900), "the series goes on once something was tried in it"
+
+
 async def test_the_leases_of_a_dead_worker_run_out_at_once(spool: Spool) -> None:
     for n in (1, 2):
         await put(spool, n)

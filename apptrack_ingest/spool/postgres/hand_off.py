@@ -187,6 +187,8 @@ UPDATE applications SET state = :state, reason = :reason, code = :code, detail =
     settled_at = :settled_at, in_attempt = false, lease_worker = NULL, lease_until = NULL,
     crashes = CASE WHEN :counts::boolean THEN 0 ELSE crashes END,
     attempts = attempts - CASE WHEN :counts::boolean THEN 0 ELSE 1 END,
+    -- What was given back untried has its whole schedule before it still.
+    series_from = CASE WHEN :counts::boolean OR attempts - 1 > series_base THEN series_from END,
     remote_id = coalesce(:remote_id, remote_id), duplicate_of = :duplicate_of,
     applicant_id = coalesce(:applicant_id, applicant_id), delivered_at = coalesce(:delivered_at, delivered_at),
     trusted = coalesce(:trusted, trusted), trust_note = coalesce(:trust_note, trust_note),

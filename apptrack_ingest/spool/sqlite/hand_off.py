@@ -145,6 +145,7 @@ _HELD = "SELECT * FROM applications WHERE id = ? AND lease_token = ? AND in_atte
 def _after(row: sqlite3.Row, settlement: Settlement, state: State, now: float) -> dict[str, object]:
     """What a settlement leaves in an application's row."""
     waits, applicant_id = state is State.RECEIVED, settlement.applicant_id
+    attempts = row["attempts"] - (not settlement.counts)
     columns = {
         "state": state,
         "reason": settlement.reason,
@@ -156,7 +157,9 @@ def _after(row: sqlite3.Row, settlement: Settlement, state: State, now: float) -
         "lease_worker": None,
         "lease_until": None,
         "crashes": 0 if settlement.counts else row["crashes"],
-        "attempts": row["attempts"] - (not settlement.counts),
+        "attempts": attempts,
+        # What was given back untried has its whole schedule before it still.
+        "series_from": row["series_from"] if attempts > row["series_base"] else None,
         "remote_id": row["remote_id"] if settlement.remote_id is None else settlement.remote_id,
         "duplicate_of": settlement.duplicate_of,
         "applicant_id": row["applicant_id"] if applicant_id is None else applicant_id,
