@@ -82,7 +82,7 @@ class Breaker:
         until = self.probes_at(now)
         if until is None:
             return min(self._allowed, self._most)
-        return 1 if now >= until else 0
+        return min(1, self._most) if now >= until else 0
 
     def probes_at(self, now: float) -> float | None:
         """When the next probe may go; None while closed."""

@@ -53,7 +53,7 @@ class Restraint:
     def opens_at(self, now: float) -> float | None:
         """When there is room again by time alone; None where there is room now, or the end of something is awaited."""
         probe, free = self.breaker.probes_at(now), self._quota.free_at(now)
-        if (probe is None and free is None) or self.room(now):
+        if (probe is None and free is None) or not self._most or self.room(now):
             return None
         return max([t for t in (probe, free) if t is not None and t > now], default=None)
 

@@ -52,6 +52,9 @@ class Restraints:
         for gone in self._of.keys() - desks.keys():
             self._gone[gone] = self._of.pop(gone)
             metrics.breaker(gone, is_open=False)
+        for name, desk in self._desks.items():
+            if desks.get(name) is not desk:  # what was only claimed ahead need not go to the old handler
+                self._calls.turn_away(name)
         self._desks = dict(desks)
         self._calls.configure({name: desk.concurrency for name, desk in desks.items()})
 

@@ -1,5 +1,6 @@
 """HTTP clients for many requests at a time to one server."""
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ class Clients:
         self._make = make
         self._idle: deque[tuple[float, httpx.AsyncClient]] = deque()  # the longest idle first
         self._busy: set[httpx.AsyncClient] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @asynccontextmanager
@@ -44,8 +46,16 @@ class Clients:
         else:
             if not client.is_closed:
                 self._idle.append((time.monotonic(), client))
+                self._close_beside()
         finally:
             self._busy.discard(client)
+
+    def _close_beside(self) -> None:
+        """Closes what is too much, without anybody waiting for it: a cancellation there would lose the answer."""
+        while len(self._idle) > KEPT:
+            closing = asyncio.create_task(self._idle.popleft()[1].aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Closes all; an exchange under way ends with an error."""
@@ -53,8 +63,9 @@ class Clients:
         for client in (*self._busy, *(client for _, client in self._idle)):
             await client.aclose()
         self._idle.clear()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def _close_the_oldest(self) -> None:
         long_ago = time.monotonic() - KEPT_FOR
-        while self._idle and (self._idle[0][0] < long_ago or len(self._idle) > KEPT):
+        while self._idle and self._idle[0][0] < long_ago:
             await self._idle.popleft()[1].aclose()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LOCKS = ".lock"
+LOCKS = ".locks"
 """Beside the things that are locked, and never one of them: it stays, empty, when nothing is locked."""
 
 _RANGE = struct.Struct("hhqqi0q")

@@ -170,7 +170,8 @@ class Model(People):
         row = self._held(claim)
         row.state = after(row.state, settlement.event)
         waits = row.state is State.RECEIVED
-        row.due_at = (now if settlement.due_at is None else settlement.due_at) if waits else None
+        again_at = now if settlement.counts else row.due_at
+        row.due_at = (again_at if settlement.due_at is None else settlement.due_at) if waits else None
         row.settled_at = None if waits else now
         row.reason, row.duplicate_of = settlement.reason, settlement.duplicate_of
         row.remote_id = settlement.remote_id or row.remote_id

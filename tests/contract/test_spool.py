@@ -378,10 +378,11 @@ async def test_a_verdict_in_between_ends_the_row_of_crashes(spool: Spool) -> Non
 async def test_a_drain_is_no_attempt_and_forgives_no_crash(spool: Spool) -> None:
     application_id = await put(spool)
     await crash(spool)
+    due_at = (await spool.story(application_id)).summary.due_at
     (alone,) = await claim(spool, solo=True)
     await spool.settle(alone, Settlement(Event.POSTPONE, "interrupted", counts=False), now=T + 1)
     story = await spool.story(application_id)
-    assert (story.summary.attempts, story.summary.due_at) == (1, T + 1)
+    assert (story.summary.attempts, story.summary.due_at) == (1, due_at)
     assert [a.code for a in story.attempts] == ["no-verdict", "interrupted"]
     (again,) = await claim(spool, now=T + 1, solo=True)
     assert (again.attempt, again.crashes) == (2, 1)
@@ -399,6 +400,13 @@ async def test_what_is_given_back_untried_has_its_whole_schedule_before_it(spool
     await spool.settle(again, given_back, now=T + 5000)
     (last,) = await claim(spool, now=T + 6000)
     assert (last.attempt, last.first_attempt_at) == (2, T + 900), "the series goes on once something was tried in it"
+
+
+async def test_what_is_given_back_keeps_its_place_in_the_line(spool: Spool) -> None:
+    first, second = await put(spool, 1), await put(spool, 2, at=T + 1)
+    (claimed,) = await claim(spool, now=T + 5, limit=1)
+    await spool.settle(claimed, Settlement(Event.POSTPONE, "interrupted", counts=False), now=T + 9)
+    assert [one.application_id for one in await claim(spool, now=T + 9, limit=2)] == [first, second]
 
 
 async def test_the_leases_of_a_dead_worker_run_out_at_once(spool: Spool) -> None:

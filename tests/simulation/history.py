@@ -277,7 +277,8 @@ class History:
         app = worker.jobs.pop(key)
         if app.token == key[1] and app.holder is worker:
             self._let_go(app)
-            app.attempt, app.due = app.attempt - 1, self.now
+            app.attempt -= 1
+            app.first = app.first if app.attempt else None
 
     def _settle(self, app: App, outcome: Outcome | None) -> None:
         assert app.first is not None

@@ -183,7 +183,9 @@ async def settle(statements: Statements, claim: Claim, settlement: Settlement, *
 
 
 _MOVE = """
-UPDATE applications SET state = :state, reason = :reason, code = :code, detail = :detail, due_at = :due_at,
+UPDATE applications SET state = :state, reason = :reason, code = :code, detail = :detail,
+    -- What was given back keeps its place in the line.
+    due_at = CASE WHEN :waits::boolean THEN coalesce(:due_at, CASE WHEN :counts::boolean THEN :now ELSE due_at END) END,
     settled_at = :settled_at, in_attempt = false, lease_worker = NULL, lease_until = NULL,
     crashes = CASE WHEN :counts::boolean THEN 0 ELSE crashes END,
     attempts = attempts - CASE WHEN :counts::boolean THEN 0 ELSE 1 END,
@@ -205,7 +207,8 @@ async def _move(statements: Statements, claim: Claim, settlement: Settlement, st
         reason=settlement.reason,
         code=settlement.code,
         detail=settlement.detail,
-        due_at=(settlement.due_at if settlement.due_at is not None else now) if waits else None,
+        due_at=settlement.due_at,
+        now=now,
         settled_at=None if waits else now,
         counts=settlement.counts,
         remote_id=settlement.remote_id,

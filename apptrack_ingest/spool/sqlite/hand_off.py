@@ -151,7 +151,7 @@ def _after(row: sqlite3.Row, settlement: Settlement, state: State, now: float) -
         "reason": settlement.reason,
         "code": settlement.code,
         "detail": settlement.detail,
-        "due_at": (settlement.due_at if settlement.due_at is not None else now) if waits else None,
+        "due_at": _due(row, settlement, now) if waits else None,
         "settled_at": None if waits else now,
         "in_attempt": 0,
         "lease_worker": None,
@@ -169,6 +169,13 @@ def _after(row: sqlite3.Row, settlement: Settlement, state: State, now: float) -
     if settlement.trust is not None:
         columns |= zip(("trusted", "trust_note"), settlement.trust, strict=True)
     return columns if settlement.facts is None else columns | _columns(settlement.facts)
+
+
+def _due(row: sqlite3.Row, settlement: Settlement, now: float) -> float:
+    """When it is tried again. What was given back keeps its place in the line."""
+    if settlement.due_at is not None:
+        return settlement.due_at
+    return now if settlement.counts else float(row["due_at"])
 
 
 def _change(connection: sqlite3.Connection, row: sqlite3.Row, columns: Mapping[str, object]) -> None:

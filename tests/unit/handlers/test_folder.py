@@ -36,7 +36,7 @@ def read(path: Path, account: str = "default", applicant: int = 7) -> dict[str, 
 
 def left_over(path: Path) -> list[str]:
     """What is under way, or was left by whoever was killed; the file of the locks is always there."""
-    return sorted({entry.name for entry in (path / "default" / ".work").iterdir()} - {".lock"})
+    return sorted({entry.name for entry in (path / "default" / ".work").iterdir()} - {".locks"})
 
 
 def deliveries(path: Path) -> list[str]:
@@ -109,7 +109,9 @@ def test_an_account_name_cannot_leave_the_directory(tmp_path: Path, account: str
 @pytest.mark.parametrize(("group_readable", "modes"), [(False, {0o700, 0o600}), (True, {0o750, 0o640})])
 def test_files_are_private_unless_opened_to_the_group(tmp_path: Path, group_readable: bool, modes: set[int]) -> None:
     in_(tmp_path / "here", group_readable=group_readable).handle(FIRST)
-    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")} == modes
+    found = {path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert found.pop(tmp_path / "here" / "default" / ".work" / ".locks") == 0o600, "of no use to a reader"
+    assert set(found.values()) == modes
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

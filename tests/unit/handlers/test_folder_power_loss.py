@@ -149,4 +149,4 @@ def test_many_at_a_time_leave_one_whole_candidate(tmp_path: Path) -> None:
         thread.join()
     candidate = tmp_path / "default" / "7"
     assert len(list(candidate.glob("delivery-*"))) == 2
-    assert [entry.name for entry in (tmp_path / "default" / WORK).iterdir()] == [".lock"]
+    assert [entry.name for entry in (tmp_path / "default" / WORK).iterdir()] == [".locks"]

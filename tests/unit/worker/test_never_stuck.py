@@ -435,3 +435,14 @@ async def test_what_was_only_read_ahead_is_spared_when_the_breaker_opens(world):
     await world.worker.idle()
     rows = [row for row in await world.rows() if row.state is State.RECEIVED]
     assert sorted(row.attempts for row in rows) == [0] * 4 + [1] * 4
+
+
+async def test_what_was_only_read_ahead_goes_to_the_new_handler_after_a_reload(world):
+    ats, new = await one_ahead(world), RecordingHandler()
+    await use(world, acme={"handler": new})
+    await until(lambda: len(world.worker._hand_offs()) == 4)
+    for _ in range(4):
+        ats.go.release()
+    await world.work()
+    assert sum(ats.calls.values()) == 7 and len(new.applications) == 4
+    assert {row.state for row in await world.rows()} == {State.DELIVERED}

@@ -77,3 +77,15 @@ def test_while_all_its_places_are_taken_no_time_opens_it() -> None:
     assert (restraint.room(0.0), restraint.opens_at(0.0)) == (0, None)
     restraint.ended((1, 1))
     assert (restraint.room(1.0), restraint.opens_at(1.0)) == (1, None)
+
+
+def test_where_others_do_all_of_the_work_not_even_a_probe_is_claimed() -> None:
+    """A reload may leave this process nothing of the account while a call of its is under way."""
+    restraint = Restraint(4, (), CAUTION)
+    restraint.claimed((1, 1))
+    restraint.calling((1, 1), 0.0)
+    restraint.configure(0, (), CAUTION)
+    restraint.answered((1, 1), Again("retry-later", "", 5.0, "ats"), 1.0, 0.0)
+    restraint.ended((1, 1))
+    assert restraint.breaker.is_open
+    assert (restraint.room(100.0), restraint.opens_at(1.0)) == (0, None)
