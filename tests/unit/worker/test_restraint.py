@@ -3,7 +3,7 @@
 import pytest
 
 from apptrack_ingest import Accepted
-from apptrack_ingest.handoff import Again, Done
+from apptrack_ingest.handoff import Again, Done, Outcome
 from apptrack_ingest.lifecycle import Rate, parse_schedule
 from apptrack_ingest.worker.breaker import Caution
 from apptrack_ingest.worker.restraint import AHEAD, Restraint
@@ -13,20 +13,17 @@ FAILED = Again("exception", "500")
 CAUTION = Caution(2, parse_schedule("10s, 30s"))
 
 
-def answered(restraint: Restraint, *ids: int, now: float = 0.0) -> None:
+def answered(restraint: Restraint, *ids: int, outcome: Outcome = DONE, now: float = 0.0) -> None:
+    """Claims, calls and ends them one after the other."""
     for number in ids:
         restraint.claimed((number, 1))
         restraint.calling((number, 1), now)
-        restraint.answered((number, 1), DONE, now, 0.0)
+        restraint.answered((number, 1), outcome, now, 0.0)
         restraint.ended((number, 1))
 
 
 def failed(restraint: Restraint, *ids: int, now: float = 0.0) -> None:
-    for number in ids:
-        restraint.claimed((number, 1))
-        restraint.calling((number, 1), now)
-        restraint.answered((number, 1), FAILED, now, 0.0)
-        restraint.ended((number, 1))
+    answered(restraint, *ids, outcome=FAILED, now=now)
 
 
 @pytest.mark.parametrize("most", [1, 2, 4, 10])
