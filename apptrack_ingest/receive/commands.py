@@ -25,6 +25,15 @@ class CommandLines:
         self._searched = 0
         self._passing_over = False
 
+    def is_next(self, data: bytes) -> bool:
+        """Whether what came now is one whole line, which no limit forbids, and all that there is to be worked."""
+        return (
+            data.find(b"\n") == len(data) - 1 < LONGEST_COMMAND
+            and not self._buffer
+            and not self._passing_over
+            and data != b""
+        )
+
     def feed(self, data: bytes) -> None:
         """Take what came."""
         self._buffer += data

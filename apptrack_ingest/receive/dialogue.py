@@ -2,7 +2,8 @@
 
 What aiosmtpd does for each connection (it looks through all of its methods three times) and each line (a task, two log
 records, a regular expression) costs more than the mail itself. So a connection begins as a copy of one that aiosmtpd made,
-and its commands, which are coroutines that never wait, are run to their end where the bytes came in, without a task.
+and its commands, which are coroutines that never wait, are run to their end where the bytes came in, without a task. The
+commands that make up nearly every session are methods of ours (`said_…`), which give False where aiosmtpd is to see to it.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from apptrack_ingest.receive import authentication, policy
 from apptrack_ingest.receive.authentication import Refused
 from apptrack_ingest.receive.commands import COMMANDS_PER_TURN, LONGEST_COMMAND, CommandLines, LineTooLong
 from apptrack_ingest.receive.host import Host
+from apptrack_ingest.receive.patience import Patience
 from apptrack_ingest.receive.policy import Reply
 from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.wording import in_our_words
@@ -38,12 +40,13 @@ UNKNOWN_AT_MOST: Final = 5
 _WAITING: Final = frozenset({"AUTH", "STARTTLS"})
 
 Command = Callable[[Any, str | None], Coroutine[Any, Any, None]]
+Said = Callable[[Any, str | None], bool]
 
 # aiosmtpd logs every line of every session there, addresses included.
 logging.getLogger("mail.log").disabled = True
 
 
-class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
+class Dialogue(Patience, aiosmtpd.SMTP, asyncio.BufferedProtocol):
     """What is said and how it is read, to the last word. A session gives it what it leaves open.
 
     `_task` is a command that waits; while it is there, or `_busy` says so, no further line is worked.
@@ -53,18 +56,16 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
     transport: Any
     session: Any
     envelope: Any
-    _timeout_handle: Any
     _host: Host
     _buffer: memoryview
-    _silent_until: float
-    _shortest_silence: float
+    _replied: Callable[[int], None]
 
     _commands_by_name: ClassVar[dict[str, Command]] = {}
+    _said_by_name: ClassVar[dict[str, Said]] = {}
 
     def __init_subclass__(cls) -> None:
-        cls._commands_by_name = {
-            name.removeprefix("smtp_"): getattr(cls, name) for name in dir(cls) if name.startswith("smtp_")
-        }
+        cls._commands_by_name = _by_name(cls, "smtp_")
+        cls._said_by_name = _by_name(cls, "said_")
 
     def __init__(self, common: dict[str, Any]) -> None:
         """`common` is what `pattern` gave: not aiosmtpd's own constructor, which costs as much as a small mail."""
@@ -109,6 +110,11 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
 
     def _hear(self, data: bytes) -> None:
         """Bytes of commands, to be worked as far as they go now; the rest waits, and more is not read for long."""
+        if self._lines.is_next(data) and self._waiting and self._asked is None:
+            # Nearly always: one command, from a client that waits for its reply.
+            if self._may_go_on():
+                self._obey(data.rstrip(b"\r\n"))
+            return
         self._lines.feed(data)
         self._go_on()
         if (
@@ -181,7 +187,7 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
             self._answer(self._refusal_of_line() or policy.BAD_SYNTAX)
             return
         name = word.decode("ascii").upper()
-        if len(line) > self._longest(name):
+        if len(line) > LONGEST_COMMAND and len(line) > self._longest(name):
             self._answer(self._refusal_of_line() or policy.LINE_TOO_LONG)
             return
         command = self._commands_by_name.get(name)
@@ -201,7 +207,11 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
             refusal = self._refusal_of_command(name, arg)
             if refusal is not None:
                 self._answer(refusal)
-            elif name in _WAITING:
+                return
+            said = self._said_by_name.get(name)
+            if said is not None and said(self, arg):
+                return
+            if name in _WAITING:
                 self._task = self.loop.create_task(self._wait_for(command(self, arg)))
             else:
                 at_once(command(self, arg))
@@ -268,9 +278,10 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
 
     def _write(self, reply: Reply, lines: str | None = None) -> None:
         """Write a reply, many lines in one piece too (else Nagle's algorithm would hold the second one back)."""
-        if self.transport is not None and not self.transport.is_closing() and not self._hung_up:
-            self.transport.write((lines or reply.render()).encode() + b"\r\n")
-            self._host.reception.hooks.reply(reply.code)
+        transport = self.transport
+        if transport is not None and not self._hung_up and not transport.is_closing():
+            transport.write(reply.wire if lines is None else lines.encode() + b"\r\n")
+            self._replied(reply.code)
 
     def pause_writing(self) -> None:
         """The peer does not read its replies: it gets no more of them, for nothing more is worked."""
@@ -280,35 +291,6 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
         """It read them."""
         self._choked = False
         self._go_on()
-
-    # --- time -----------------------------------------------------------------------------------------------------
-
-    def _reset_timeout(self, duration: float | None = None) -> None:
-        """The peer said something: from now on it may be silent for so many seconds (those between commands). The timer is
-        not set anew each time; when it goes off too early, it looks again later."""
-        now = self.loop.time()
-        self._silent_until = now + (duration or self._timeout_duration)
-        handle = self._timeout_handle
-        if handle is None or handle.cancelled() or handle.when() > self._silent_until:
-            if handle is not None:
-                handle.cancel()
-            self._look_later(now)
-
-    def _be_patient(self) -> None:
-        """It is our turn: the peer may be silent for as long as that takes."""
-        self._silent_until = float("inf")
-
-    def _look_later(self, now: float) -> None:
-        """At the latest when the shortest of all silences would be too long: a timer set for it need not be set anew."""
-        when = min(self._silent_until, now + self._shortest_silence)
-        self._timeout_handle = self.loop.call_at(when, self._look_at_silence)
-
-    def _look_at_silence(self) -> None:
-        now = self.loop.time()
-        if now < self._silent_until:
-            self._look_later(now)
-        else:
-            self._timeout_cb()  # type: ignore[no-untyped-call]
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -362,10 +344,21 @@ class Dialogue(aiosmtpd.SMTP, asyncio.BufferedProtocol):
         return found
 
 
-def pattern(hooks: object, hostname: str, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
-    """What all sessions on a loop have in common, as aiosmtpd's constructor sets it."""
+def pattern(host: Host, hooks: object, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """What all sessions of a listener on a loop have in common, of it what aiosmtpd's constructor sets."""
+    hostname = host.reception.hostname
     made = aiosmtpd.SMTP(hooks, enable_SMTPUTF8=True, hostname=hostname, ident="ESMTP apptrack-ingest", loop=loop)
-    return {**vars(made), "_buffer": memoryview(bytearray(CHUNK))}
+    return {
+        **vars(made),
+        "_buffer": memoryview(bytearray(CHUNK)),
+        "_replied": host.reception.hooks.reply,
+        "_greeting": policy.GREETING.filled(hostname=hostname),
+        "_hello": policy.HELLO.filled(hostname=hostname),
+    }
+
+
+def _by_name(kind: type, prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): getattr(kind, name) for name in dir(kind) if name.startswith(prefix)}
 
 
 def at_once(command: Coroutine[Any, Any, None]) -> None:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 # --- replies ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reply:
     """One SMTP reply: code (RFC 5321, 4.2), enhanced code (RFC 3463; "" where RFC 2034 wants none) and text."""
 
@@ -24,6 +24,11 @@ class Reply:
         if self.enhanced:
             return f"{self.code} {self.enhanced} {self.text}" if self.text else f"{self.code} {self.enhanced}"
         return f"{self.code} {self.text}" if self.text else str(self.code)
+
+    @cached_property
+    def wire(self) -> bytes:
+        """The same as it is sent, with CRLF."""
+        return self.render().encode() + b"\r\n"
 
     def filled(self, **values: object) -> "Reply":
         """The same reply with the {fields} of its text filled in."""

@@ -1,6 +1,7 @@
 """Takes one mail from the end of DATA to the spool and says what to answer: 250 only after the commit."""
 
 import asyncio
+import itertools
 import logging
 import re
 import secrets
@@ -183,21 +184,20 @@ class Reception:
 
     async def _message(self, delivery: Delivery, decision: Decision) -> Message:
         now = self._clock()
-        envelope = delivery.envelope
-        shown = tuple(policy.without_secret(address, self.decider.trust.is_token) for address in envelope.recipients)
+        envelope, is_token = delivery.envelope, self.decider.trust.is_token
+        shown = tuple([policy.without_secret(address, is_token) for address in envelope.recipients])
         if shown != envelope.recipients:
             delivery = replace(delivery, envelope=replace(envelope, recipients=shown))
+        trace, content = trace_header(delivery, self.hostname, now), delivery.content
         return Message(
             envelope=delivery.envelope,
             received_at=now,
-            raw=await self._traced(trace_header(delivery, self.hostname, now), delivery.content),
+            raw=trace + content if len(content) <= SLICE else await self._traced(trace, content),
             evidence=decision.judgement.evidence if decision.judgement else (),
             warnings=delivery.warnings,
         )
 
     async def _traced(self, trace: bytes, content: bytes) -> bytes:
-        if len(content) <= SLICE:
-            return trace + content
         async with self._copying:
             return await joined(trace, content)
 
@@ -206,13 +206,13 @@ class Reception:
 
         Waited for, not awaited: neither the deadline nor a session cut off here may cancel a commit under way.
         """
-        self._late.add(put)
-        put.add_done_callback(self._late.discard)
         try:
-            await asyncio.wait((put,), timeout=self.limits.put_timeout)
+            await _is_done(put, self.limits.put_timeout)
         finally:
             if not put.done():
                 kept = held.pop_all()
+                self._late.add(put)
+                put.add_done_callback(self._late.discard)
                 put.add_done_callback(lambda _: kept.close())
         if put.done() and not put.cancelled():
             return True
@@ -220,6 +220,24 @@ class Reception:
             self.hooks.limited(Limit.COMMIT_TIME)
         log.error("mail not accepted: %s", "put cancelled" if put.done() else "put timed out")
         return False
+
+
+async def _is_done(put: asyncio.Future[int], timeout: float) -> None:
+    """Waits for that, or so many seconds; for one future alone `asyncio.wait` does three times as much."""
+    loop = put.get_loop()
+    over = loop.create_future()
+
+    def end(_: object = None) -> None:
+        if not over.done():
+            over.set_result(None)
+
+    timer = loop.call_later(timeout, end)
+    put.add_done_callback(end)
+    try:
+        await over
+    finally:
+        timer.cancel()
+        put.remove_done_callback(end)
 
 
 def _domain(address: str) -> str:
@@ -237,19 +255,24 @@ def _log_late(tell: Callable[[int], None], put: asyncio.Future[int]) -> None:
 
 # --- our own trace header -----------------------------------------------------------------------------------------
 
+# Unique among all processes' and all restarts'; to ask the system for random bytes each time is a system call.
+_IDS = itertools.count(secrets.randbits(63))
 _NOT_IN_HELO = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 
 
 def trace_header(delivery: Delivery, hostname: str, now: float) -> bytes:
     """Our `Received:` header (RFC 5321, 4.4), folded. A recipient is named only where it is the only one (7.2)."""
     envelope = delivery.envelope
-    helo = _NOT_IN_HELO.sub("?", envelope.helo)[:255] or "unknown"
-    lines = [
-        f"Received: from {helo} ({_address_literal(envelope.peer)})",
-        f" by {hostname} with {delivery.protocol} id {secrets.token_hex(8)}{_for_clause(envelope)};",
-        f" {_date(int(now))}",
-    ]
-    return "".join(line + "\r\n" for line in lines).encode()
+    return (
+        f"Received: from {_as_atoms(envelope.helo)} ({_address_literal(envelope.peer)})\r\n"
+        f" by {hostname} with {delivery.protocol} id {next(_IDS):016x}{_for_clause(envelope)};\r\n"
+        f" {_date(int(now))}\r\n"
+    ).encode()
+
+
+@lru_cache(256)
+def _as_atoms(helo: str) -> str:
+    return _NOT_IN_HELO.sub("?", helo)[:255] or "unknown"
 
 
 @lru_cache(2)
@@ -257,6 +280,7 @@ def _date(second: int) -> str:
     return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
+@lru_cache(256)
 def _address_literal(peer: str) -> str:
     """The peer's address as RFC 5321, 4.1.3 writes it; a zone index (`%eth0`) is ours and stays out."""
     host = peer.partition("%")[0]

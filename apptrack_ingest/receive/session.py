@@ -44,7 +44,7 @@ class Session(Transaction):
     ) -> None:
         self._host = host
         if not host.common:
-            host.common.update(pattern(Decisions(), host.reception.hostname, loop))
+            host.common.update(pattern(host, Decisions(), loop))
         super().__init__(host.common)
         self._entry = entry
         self._address = address
@@ -57,13 +57,13 @@ class Session(Transaction):
         self.tls_context = tls.current() if tls and entry.tls in ("starttls", "required") else None
         self._tls: ssl.SSLObject | None = None
         self._certificate: Certificate | None = None
-        self._known: tuple[tuple[str | None, str | None, Certificate | None], Connection] | None = None
+        self._known: Connection | None = None
+        self._helo: str | None = None
         doorkeeper = host.reception.decider.doorkeeper
         self._auth = Authentication(host.users, doorkeeper, self._believed_address)
         self._commands = self._declared = 0
         self._over = False
         self._room: Share | None = None
-        self._end: asyncio.TimerHandle | None = None
         self._mail: Incoming | None = None
         self._delivery: asyncio.Task[Reply] | None = None
 
@@ -76,20 +76,21 @@ class Session(Transaction):
         self.transport = transport
         self._set_rset_state()  # type: ignore[no-untyped-call]
         self.session = self._create_session()
+        if first:
+            self._ends_at = self.loop.time() + self._limits.session_time
         self._reset_timeout()
         self._tls = transport.get_extra_info("ssl_object")
         self._certificate = peer_certificate(self._tls) if self._tls else None
         self._auth.user = None
         if first:
-            self._end = self.loop.call_later(self._limits.session_time, self._time_is_over)
-            self._write(policy.GREETING, f"220 {self.hostname} {self.__ident__}")
+            self._write(self._greeting)
         else:
             self._lines.take_all()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone; a mail that was complete goes on being delivered."""
         self._drop_mail()
-        for timer in (self._end, self._timeout_handle, self._again):
+        for timer in (self._timeout_handle, self._again):
             if timer is not None:
                 timer.cancel()
         if self._task is not None:
@@ -144,12 +145,11 @@ class Session(Transaction):
     @property
     def connection(self) -> Connection:
         """What is known of the other end by now."""
-        said = (self.session.host_name, self._auth.user, self._certificate)
-        if self._known is None or self._known[0] != said:
-            helo, user, certificate = said
-            found = Connection(self._believed_address, helo=_printable(helo), user=user, certificate=certificate)
-            self._known = (said, found)
-        return self._known[1]
+        helo, user, certificate, known = self.session.host_name, self._auth.user, self._certificate, self._known
+        if known is None or self._helo is not helo or known.user is not user or known.certificate is not certificate:
+            known = Connection(self._believed_address, helo=_printable(helo), user=user, certificate=certificate)
+            self._known, self._helo = known, helo
+        return known
 
     @property
     def _busy(self) -> bool:
@@ -204,7 +204,8 @@ class Session(Transaction):
         return self._host.reception.refused(policy.TOO_MANY_COMMANDS, Limit.COMMANDS, self.connection)
 
     def _refusal_of_command(self, name: str, arg: str | None) -> Reply | None:
-        if (refusal := self._refusal_of_line()) is not None:
+        refusal = self._refusal_of_line()
+        if refusal is not None:
             return refusal
         if self._entry.tls == "required" and self._tls is None and name not in BEFORE_TLS:
             return policy.TLS_REQUIRED
@@ -216,15 +217,16 @@ class Session(Transaction):
         self._declared = int(size[1]) if size else 0
         return self._host.reception.refusal_of_mail(self.connection, self._declared)
 
-    async def smtp_EHLO(self, hostname: str | None) -> None:
+    def said_EHLO(self, hostname: str | None) -> bool:
         """RFC 5321, 4.1.1.1."""
         if not hostname:
             self._write(policy.BAD_ARGUMENTS)
-            return
+            return True
         self._set_rset_state()  # type: ignore[no-untyped-call]
         self.session.extended_smtp = True
         self.session.host_name = hostname
         self._write(policy.HELLO, "\r\n".join(self._capabilities()))
+        return True
 
     def _capabilities(self) -> list[str]:
         words = [self.hostname, f"SIZE {self._limits.message_size}", "8BITMIME", "SMTPUTF8", "PIPELINING"]
@@ -289,24 +291,14 @@ class Session(Transaction):
         """RFC 5321, 3.5.3: whether an address exists is told at RCPT only."""
         self._write(policy.CANNOT_VERIFY if arg else policy.BAD_ARGUMENTS)
 
-    async def smtp_QUIT(self, arg: str | None) -> None:
-        """RFC 5321, 4.1.1.10."""
-        if arg:
-            self._write(policy.BAD_ARGUMENTS)
-            return
-        self._write(policy.BYE)
-        self.transport.close()
-
     # --- the mail -------------------------------------------------------------------------------------------------
 
-    async def smtp_DATA(self, arg: str | None) -> None:
+    def said_DATA(self, arg: str | None) -> bool:
         """RFC 5321, 4.1.1.4: read the mail in bulk and answer what became of it."""
-        if await self.check_helo_needed():
-            return
         refusal = self._refusal_of_data(arg)
         if refusal is not None:
             self._write(refusal)
-            return
+            return True
         doorkeeper = self._host.reception.decider.doorkeeper
         share = self._host.budget.share(doorkeeper.network(self._believed_address) if doorkeeper else None)
         room = min(self._declared, self._limits.message_size)
@@ -314,8 +306,11 @@ class Session(Transaction):
             self._room, self._task = share, self.loop.create_task(self._wait_for(self._begin_with_room(share, room)))
         else:
             self._begin_mail(share, room)
+        return True
 
     def _refusal_of_data(self, arg: str | None) -> Reply | None:
+        if not self.session.host_name:
+            return policy.HELO_FIRST
         if not self.envelope.rcpt_tos:
             return policy.RECIPIENT_FIRST
         if arg:
@@ -397,4 +392,6 @@ class Session(Transaction):
 
 def _printable(helo: str | None) -> str:
     """What the peer called itself, fit to be stored: bytes that are no UTF-8 and control characters replaced."""
-    return "".join(char if char.isprintable() else "?" for char in (helo or ""))[:255]
+    if helo is None or helo.isprintable():
+        return (helo or "")[:255]
+    return "".join(char if char.isprintable() else "?" for char in helo)[:255]

@@ -1,6 +1,6 @@
-"""MAIL and RCPT as nearly every client says them, without aiosmtpd's way through all that may be said."""
+"""The commands as nearly every client says them, without aiosmtpd's way through all that may be said."""
 
-# ruff: noqa: N802 - aiosmtpd finds commands by names like smtp_MAIL
+# ruff: noqa: N802 - commands are found by names like said_MAIL
 
 import re
 from typing import Final
@@ -16,26 +16,52 @@ _PLAIN_RCPT: Final = re.compile(rf"(?i)TO:{_PLAIN}")
 
 
 class Transaction(Dialogue):
-    """A dialogue whose plain MAIL and RCPT are short; aiosmtpd sees to all others, and to all that is out of order."""
+    """A dialogue whose plain commands are short; aiosmtpd sees to all others, and to all that is out of order."""
 
-    async def smtp_MAIL(self, arg: str | None) -> None:
+    _greeting: Reply
+    _hello: Reply
+
+    def said_HELO(self, arg: str | None) -> bool:
+        """RFC 5321, 4.1.1.1."""
+        if not arg:
+            return False
+        self._set_rset_state()  # type: ignore[no-untyped-call]
+        self.session.extended_smtp = False
+        self.session.host_name = arg
+        self._write(self._hello)
+        return True
+
+    def said_MAIL(self, arg: str | None) -> bool:
         """RFC 5321, 4.1.1.2; any sender will do."""
-        plain = _PLAIN_MAIL.fullmatch(arg or "") if self.session.extended_smtp and self.session.host_name else None
-        if plain is None or self.envelope.mail_from or int(plain[3] or 0) > (self.data_size_limit or 0):
-            await super().smtp_MAIL(arg)
-            return
-        self.envelope.smtp_utf8 = False
-        self.envelope.mail_from = plain[1]
-        self.envelope.mail_options.extend(plain[2].upper().split())
-        self._answer(policy.SENDER_OK)
+        plain = _PLAIN_MAIL.fullmatch(arg or "")
+        session, envelope = self.session, self.envelope
+        if plain is None or not session.host_name or envelope.mail_from:
+            return False
+        if plain[2] and (not session.extended_smtp or int(plain[3] or 0) > (self.data_size_limit or 0)):
+            return False
+        envelope.smtp_utf8 = False
+        envelope.mail_from = plain[1]
+        if plain[2]:
+            envelope.mail_options.extend(plain[2].upper().split())
+        self._write(policy.SENDER_OK)
+        return True
 
-    async def smtp_RCPT(self, arg: str | None) -> None:
+    def said_RCPT(self, arg: str | None) -> bool:
         """RFC 5321, 4.1.1.3; only recipients of ours."""
         plain = _PLAIN_RCPT.fullmatch(arg or "")
         if plain is None or not self.envelope.mail_from:
-            await super().smtp_RCPT(arg)
-            return
+            return False
         self._answer(self.taken(plain[1]))
+        return True
+
+    def said_QUIT(self, arg: str | None) -> bool:
+        """RFC 5321, 4.1.1.10."""
+        if arg:
+            self._write(policy.BAD_ARGUMENTS)
+        else:
+            self._write(policy.BYE)
+            self.transport.close()
+        return True
 
     def taken(self, recipient: str) -> Reply:
         """The answer to a recipient, who is in the envelope from now on if it is yes."""

@@ -34,6 +34,25 @@ def naive(wire: bytes) -> list[bytes | str]:
 pieces = st.lists(st.sampled_from([b"NOOP", b"\r\n", b"\n", b"\r", b"x" * 4000, b"y" * LONGEST_LINE]), max_size=20)
 
 
+@given(pieces, st.lists(st.sampled_from([b"NOOP", b"\r\n", b"\n", b"\r", b"x" * 4000]), max_size=3))
+def test_a_line_that_is_next_needs_no_looking_for(before, parts):
+    lines, data = CommandLines(), b"".join(parts)
+    lines.feed(b"".join(before))
+    all_of(lines)
+    if lines.is_next(data):
+        lines.feed(data)
+        assert all_of(lines) == [data.rstrip(b"\r\n")]
+
+
+def test_one_whole_line_is_next_where_nothing_else_waits():
+    lines = CommandLines()
+    assert lines.is_next(b"NOOP\r\n")
+    for other in (b"", b"NOOP", b"NOOP\r\nQUIT\r\n", b"NOOP\r\nQU", b"x" * 4000 + b"\r\n"):
+        assert not lines.is_next(other)
+    lines.feed(b"NO")
+    assert not lines.is_next(b"OP\r\n")
+
+
 @given(pieces, st.lists(st.integers(0, 40_000), max_size=6))
 def test_any_chunking_gives_the_same_lines(parts, places):
     wire = b"".join(parts)

@@ -1,9 +1,9 @@
 """MAIL and RCPT that are said plainly come to what aiosmtpd, whose way through them is longer, makes of the same."""
 
 import pytest
-from aiosmtpd import smtp as aiosmtpd
 
 from apptrack_ingest.receive import transaction
+from apptrack_ingest.receive.session import Session
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def asked(monkeypatch):
     found = []
 
     def counted(name):
-        original = getattr(aiosmtpd.SMTP, name)
+        original = Session._commands_by_name[name]
 
         async def command(self, arg):
             found.append(arg)
@@ -20,14 +20,14 @@ def asked(monkeypatch):
 
         return command
 
-    for name in ("smtp_MAIL", "smtp_RCPT"):
-        monkeypatch.setattr(aiosmtpd.SMTP, name, counted(name))
+    for name in ("MAIL", "RCPT"):
+        monkeypatch.setitem(Session._commands_by_name, name, counted(name))
     return found
 
 
-async def outcome(intake, mail: str, rcpt: str) -> tuple:
+async def outcome(intake, mail: str, rcpt: str, hello: str = "EHLO") -> tuple:
     client = await intake.connect()
-    await client.say("EHLO client.example")
+    await client.say(f"{hello} client.example")
     replies = await client.say(mail), await client.say(rcpt)
     (session,) = intake.listener._open
     kept = dict(vars(session.envelope))
@@ -53,6 +53,41 @@ async def test_both_ways_come_to_the_same(intake, asked, command, rest, recipien
     long = await outcome(intake, f"{command} {rest}", f"RCPT TO: {recipient}")
     assert len(asked) == 2
     assert short == long
+
+
+async def test_so_they_do_for_a_client_that_says_helo(intake, asked):
+    recipient = "<jobs@north.example>"
+    short = await outcome(intake, "MAIL FROM:<ann@example.org>", "RCPT TO:" + recipient, "HELO")
+    assert asked == []
+    long = await outcome(intake, "MAIL FROM: <ann@example.org>", "RCPT TO: " + recipient, "HELO")
+    assert short == long
+
+
+async def test_parameters_are_for_those_who_say_ehlo(intake, asked):
+    client = await intake.connect()
+    await client.say("HELO client.example")
+    assert (await client.say("MAIL FROM:<ann@example.org> SIZE=1000")).startswith("501 ")
+    assert len(asked) == 1
+
+
+async def test_a_second_hello_begins_anew(intake):
+    client = await intake.connect()
+    await client.say("EHLO one.example")
+    await client.say("MAIL FROM:<ann@example.org>")
+    assert await client.say("HELO two.example") == "250 mx.test.example"
+    assert intake.session.connection.helo == "two.example"
+    assert (await client.say("RCPT TO:<jobs@north.example>")).startswith("503 ")
+
+
+@pytest.mark.parametrize("command", ["HELO", "EHLO", "QUIT now"])
+async def test_too_few_arguments_and_too_many(intake, command):
+    client = await intake.connect()
+    assert await client.say(command) == "501 5.5.4 Syntax error in the command's arguments"
+
+
+async def test_data_needs_a_hello(intake):
+    client = await intake.connect()
+    assert await client.say("DATA") == "503 5.5.1 Say EHLO or HELO first"
 
 
 @pytest.mark.parametrize(
