@@ -23,10 +23,12 @@ Make = Callable[[str], Peer]
 
 
 AS_POSTFIX = {
+    "top": "worker_processes = 2\n",
     "worker": "[worker]\nconcurrency = 25\nreport_concurrency = 20\n",
     "account": "concurrency = 20\n",
 }
-"""As many hand-offs at a time as Postfix gives one destination (default_destination_concurrency_limit), and reports."""
+"""As many hand-offs at a time as Postfix gives one destination (default_destination_concurrency_limit), and reports, by two
+workers: Postfix starts a process for each."""
 
 
 def noop(url: str, **sections: str) -> Ours:
@@ -35,7 +37,7 @@ def noop(url: str, **sections: str) -> Ours:
 
 
 def by_default(url: str) -> Ours:
-    """The same with everything at its default: four hand-offs and four reports at a time."""
+    """The same with everything at its default: one worker, four hand-offs and four reports at a time."""
     return Ours("apptrack-ingest, no-op handler, 4 at a time", handler="ats:Noop", endpoint=url)
 
 
