@@ -20,7 +20,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -28,6 +27,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.registry import Collector
 
 from apptrack_ingest import metric_files
+from apptrack_ingest.metric_files import Distribution
 from apptrack_ingest.model import Backlog, HeldReason, PausedBy, ReportState, Stage, State
 
 HandOffResult = Literal[
@@ -58,9 +58,9 @@ def _counter(name: str, text: str, *labels: str, registry: CollectorRegistry = _
     return Counter(name, text, labels, registry=registry)
 
 
-def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Distribution:
     CATALOGUE[name] = labels
-    return Histogram(name, text, labels, registry=_PROCESS, buckets=buckets)
+    return Distribution(name, text, labels, registry=_PROCESS, buckets=buckets)
 
 
 def _gauge(name: str, text: str, *labels: str, mode: Literal["livesum", "max", "mostrecent"]) -> Gauge:
@@ -161,7 +161,7 @@ def _gauge_of(metric: Gauge, *labels: str) -> Gauge:
 
 
 @cache
-def _histogram_of(metric: Histogram, *labels: str) -> Histogram:
+def _histogram_of(metric: Distribution, *labels: str) -> Distribution:
     return metric.labels(*labels)
 
 
@@ -215,7 +215,7 @@ def certificate_ends(at: float) -> None:
 
 def accepted(seconds: float) -> None:
     """A mail was answered 250, `seconds` after the end of its DATA."""
-    _accept.observe(max(seconds, 0.0))
+    _unwritten.observe(_accept, max(seconds, 0.0))
 
 
 def hand_off_attempted(
@@ -224,12 +224,12 @@ def hand_off_attempted(
     """A hand-off attempt ended; `handler` is empty and `handler_seconds` None where no handler was called."""
     _unwritten.add(_counter_of(_hand_off_attempts, account or "", handler, result))
     if handler_seconds is not None:
-        _histogram_of(_hand_off, handler).observe(max(handler_seconds, 0.0))
+        _unwritten.observe(_histogram_of(_hand_off, handler), max(handler_seconds, 0.0))
 
 
 def handed_off(seconds: float) -> None:
     """A handler gave its final verdict, `seconds` after the application's receipt."""
-    _receive_to_hand_off.observe(max(seconds, 0.0))
+    _unwritten.observe(_receive_to_hand_off, max(seconds, 0.0))
 
 
 def breaker(account: str, *, is_open: bool) -> None:
@@ -259,7 +259,7 @@ def report_attempted(account: str, result: ReportResult) -> None:
 
 def reported(seconds: float) -> None:
     """idibu confirmed an application's outcome, `seconds` after the application's receipt."""
-    _receive_to_report.observe(max(seconds, 0.0))
+    _unwritten.observe(_receive_to_report, max(seconds, 0.0))
 
 
 def reconciled(account: str, findings: Mapping[str, int], at: float) -> None:
