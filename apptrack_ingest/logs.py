@@ -6,11 +6,11 @@ where in our code it passed, never its text (httpx puts URLs into exceptions, pa
 """
 
 import errno
-import json
 import logging
 import re
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,15 +21,15 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from apptrack_ingest import log_values
 from apptrack_ingest.errors import SpoolUnavailable
+from apptrack_ingest.log_values import as_json, encoded, safe_value, type_name
 from apptrack_ingest.settings import Log
+
+redact, escape = log_values.redact, log_values.escape
 
 ROOT = "apptrack_ingest"
 """All our loggers are below this one of the standard library's."""
-
-MASK = "********"
-_LONGEST = 1000
-"""Characters of one value; what is longer is cut, so that a peer cannot fill the log with one line."""
 
 _QUIET = ("httpx", "httpcore", "mail.log", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "pebble")
 """Loggers whose INFO and DEBUG lines hold URLs (httpx), the SMTP dialogue (aiosmtpd's mail.log) or mere noise."""
@@ -42,7 +42,7 @@ def configure(log: Log, role: str, stream: TextIO | None = None) -> None:
     """
     target = stream or sys.stderr
     console = log.format == "console" or (log.format == "auto" and target.isatty())
-    handler = _Handler(target)
+    handler = _Handler(target, role, writes_json=not console)
     handler.setFormatter(_Formatter(role, _renderer(console, colours=target.isatty())))
     root = logging.getLogger()
     root.handlers = [kept for kept in root.handlers if not isinstance(kept, _Handler)] + [handler]
@@ -164,16 +164,22 @@ def report_finished(
 
 
 def _tell(name: str, level: int, event: str, **fields: Any) -> None:
-    """The same line as `get(name).log(level, event, **fields)`, for a third of the cost: one is written for every mail."""
+    """The same line as `get(name).log(level, event, **fields)`, at a fraction of the cost: every mail has some."""
     logger = _logger(name)
-    if logger.isEnabledFor(level):
-        word = logging.getLevelName(level).lower()
-        safe = {key: value if type(value) in _HARMLESS else _safe_value(value) for key, value in fields.items()}
-        line = {**safe, "event": event, "level": word, "logger": logger.name}
-        # Made and handed over by ourselves: `logger.log` would walk the stack for the place in the code it came from.
-        record = logger.makeRecord(logger.name, level, "", 0, cast(str, line), (), None)
-        record._logger, record._name = logger, word
-        logger.handle(record)
+    if not logger.isEnabledFor(level):
+        return
+    if (ours := _sole_handler(logger, level)) is not None:
+        ours.tell(_WORDS[level], event, fields, logger.name)
+        return
+    safe = {key: safe_value(value) for key, value in fields.items()}
+    line = {**safe, "event": event, "level": _WORDS[level], "logger": logger.name}
+    # Made and handed over by ourselves: `logger.log` would walk the stack for the place in the code it came from.
+    record = logger.makeRecord(logger.name, level, "", 0, cast(str, line), (), None)
+    record._logger, record._name = logger, _WORDS[level]
+    logger.handle(record)
+
+
+_WORDS = {logging.INFO: "info", logging.WARNING: "warning"}
 
 
 @lru_cache(10)
@@ -181,9 +187,27 @@ def _logger(name: str) -> logging.Logger:
     return logging.getLogger(f"{ROOT}.{name}")
 
 
+def _sole_handler(logger: logging.Logger, level: int) -> "_Handler | None":
+    """Ours, if it writes JSON and no other handler or filter could miss the logger's records."""
+    found: logging.Handler | None = None
+    at: logging.Logger | None = logger
+    while at is not None:
+        for handler in at.handlers:
+            if found is not None:
+                return None
+            found = handler
+        at = at.parent if at.propagate else None
+    if not isinstance(found, _Handler) or not found.writes_json:
+        return None
+    return None if logger.filters or found.filters or found.level > level else found
+
+
+_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,79}")
+
+
 def safe_code(code: str) -> str:
     """A reason code as it is; anything that is none (words, an address) becomes `other`, for words stay in the spool."""
-    return code if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,79}", code) else "other"
+    return code if _CODE.fullmatch(code) else "other"
 
 
 # --- exceptions ------------------------------------------------------------------------------------------------------
@@ -194,17 +218,12 @@ _OURS = re.compile(r"(?:^|[/\\])((?:apptrack_ingest|apptrack_handlers)[/\\].*)$"
 def exception_fields(error: BaseException) -> dict[str, str]:
     """What may be logged of any exception: its type, the system's or SQLite's name of the error, the types that caused
     it, and `at`, the innermost line of our code it passed (of foreign code where it passed none of ours)."""
-    fields = {"error": _type_name(error), "at": _innermost(error)}
+    fields = {"error": type_name(error), "at": _innermost(error)}
     if reason := _reason(error):
         fields["reason"] = reason
     if causes := _causes(error):
         fields["caused_by"] = " < ".join(causes)
     return {key: value for key, value in fields.items() if value}
-
-
-def _type_name(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _reason(error: BaseException) -> str:
@@ -218,7 +237,7 @@ def _causes(error: BaseException) -> list[str]:
     causes: list[str] = []
     following = _cause(error)
     while following is not None and len(causes) < 3:
-        causes.append(" ".join(filter(None, (_type_name(following), _reason(following), _innermost(following)))))
+        causes.append(" ".join(filter(None, (type_name(following), _reason(following), _innermost(following)))))
         following = _cause(following)
     return causes
 
@@ -262,66 +281,9 @@ def _exceptions(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-_NAMES = r"(?:hash|partner-password|password|passwd|secret|token|signature|api[_-]?key|authorization)"
-_BEFORE = r"(?:\b|(?<=_)|(?<=%3F)|(?<=%26))"
-_SECRET_PAIR = re.compile(rf"""(?i){_BEFORE}({_NAMES}["']?\s*(?:=|:|%3D|>)\s*["']?(?:(?:bearer|basic)\s+)?)[^&\s<]+""")
-_SECRET_PATH = re.compile(r"(?i)(/REMOTE/V\d+/)[^/?\s\"']+")
-_USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)[^/\s@]{1,500}@")
-_SECRET_KEY = re.compile(rf"(?i){_NAMES}")
-# Without one of these none of the three above finds anything.
-_SIGNS = re.compile("[=:%>/]")
-
-
-def redact(text: str) -> str:
-    """Masks what follows `hash=` and the like, the hash in the path of idibu's posting service (its URL ends in
-    `/REMOTE/V3/:hash`), and user names and passwords in URLs. Masks rather too much than too little."""
-    if not _SIGNS.search(text):
-        return text
-    text = _SECRET_PAIR.sub(rf"\1{MASK}", text)
-    text = _SECRET_PATH.sub(rf"\1{MASK}", text)
-    return _USER_INFO.sub(rf"\1{MASK}@", text)
-
-
-def escape(text: str) -> str:
-    """Control characters, line and paragraph separators, direction marks and lone surrogates as backslash escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-_HARMLESS = frozenset({int, float, bool, type(None)})
-"""Types whose values stand in a line as they are."""
-
-
-def _safe_value(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, Mapping):
-        return {_safe_key(str(key)): MASK if _is_secret(str(key)) else _safe_value(v) for key, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_safe_value(item) for item in value]
-    return _safe_text(_type_name(value) if isinstance(value, BaseException) else value)
-
-
-@lru_cache(256)
-def _is_secret(key: str) -> bool:
-    return bool(_SECRET_KEY.fullmatch(key))
-
-
-@lru_cache(256)
-def _safe_key(key: str) -> str:
-    return _safe_text(key)
-
-
-def _safe_text(value: object) -> str:
-    # Redacted before the cut that shows, so that it cannot leave a secret without the name it is known by.
-    text = redact(str(value)[: 16 * _LONGEST])
-    return escape(text if len(text) <= _LONGEST else text[:_LONGEST] + "…")
-
-
 def _safe(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     meta = {key: event.pop(key) for key in ("_record", "_from_structlog") if key in event}
-    return {**cast(dict[str, Any], _safe_value(event)), **meta}
+    return {**cast(dict[str, Any], safe_value(event)), **meta}
 
 
 _OWN: list[Any] = [
@@ -340,12 +302,43 @@ _FOREIGN: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logg
 
 def _arranged(role: str, event: Mapping[str, Any]) -> EventDict:
     """When, how bad, who and what stand first in every line, so that a person can read down the left edge."""
-    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return {"timestamp": now, "level": "", "role": role, "event": "", **event}
+    return {"timestamp": _now(), "level": "", "role": role, "event": "", **event}
+
+
+def _now() -> str:
+    """The time in UTC as ISO 8601 writes it."""
+    second, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(second)}.{micros:06}Z" if micros else f"{_second(second)}Z"
+
+
+@lru_cache(1)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().removesuffix("+00:00")
 
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours, so that a second `configure` can tell it from others'."""
+
+    def __init__(self, target: TextIO, role: str, *, writes_json: bool) -> None:
+        super().__init__(target)
+        self.writes_json = writes_json
+        self._role = as_json(role)
+
+    def tell(self, level: str, event: str, fields: Mapping[str, Any], logger: str) -> None:
+        """Writes what it would write of a record of these (names without a character that JSON escapes), without one."""
+        shown = ", ".join([f'"{key}": {as_json(value)}' for key, value in fields.items()])
+        line = (
+            f'{{"timestamp": "{_now()}", "level": "{level}", "role": {self._role}, "event": "{event}", '
+            f'{shown}, "logger": "{logger}"}}\n'
+        )
+        self.acquire()
+        try:
+            self.stream.write(line)
+            self.stream.flush()
+        except Exception:  # noqa: BLE001, S110 - as for a record: a log that cannot be written stops nothing
+            pass
+        finally:
+            self.release()
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
@@ -371,20 +364,16 @@ def _tamed(record: logging.LogRecord) -> logging.LogRecord:
     from asyncio, without the reprs of tasks and callbacks, which hold their exceptions and arguments."""
     tamed = logging.makeLogRecord(record.__dict__)
     if isinstance(record.msg, BaseException):
-        tamed.msg, tamed.args = _type_name(record.msg), ()
+        tamed.msg, tamed.args = type_name(record.msg), ()
     elif record.name == "asyncio":
         tamed.msg, tamed.args = re.split(r"[\n<(%]", str(record.msg), maxsplit=1)[0].strip(), ()
     elif isinstance(record.args, tuple):
-        tamed.args = tuple(_type_name(arg) if isinstance(arg, BaseException) else arg for arg in record.args)
+        tamed.args = tuple(type_name(arg) if isinstance(arg, BaseException) else arg for arg in record.args)
     return tamed
 
 
-_encoded = json.JSONEncoder(check_circular=False, default=str).encode
-
-
 def _as_json(_: WrappedLogger, __: str, event: EventDict) -> str:
-    """What structlog's own renderer gives, by an encoder that is not made anew for each line."""
-    return _encoded(event)
+    return encoded(event)
 
 
 def _renderer(console: bool, *, colours: bool) -> Any:

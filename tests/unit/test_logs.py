@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apptrack_ingest import logs
+from apptrack_ingest.log_values import as_json, encoded, safe_value
 from apptrack_ingest.settings import Log
 
 SECRET = "s3cr3t-H4sh"
@@ -154,6 +156,173 @@ def test_auto_is_json_where_there_is_no_terminal() -> None:
     with configured("auto") as log:
         logs.get("part").info("hello")
     assert log.line["event"] == "hello"
+
+
+# --- the lines that every mail has are written by a short way, where nobody could see the difference -----------------------
+
+AT = 1_700_000_000_123_456_789
+
+
+@contextlib.contextmanager
+def alone(format: str = "json", level: str = "info") -> Iterator[Captured]:
+    """Without pytest's own handlers, as in the service."""
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, []
+    try:
+        with configured(format, level) as captured:
+            yield captured
+    finally:
+        root.handlers = before
+
+
+class Records(logging.Handler):
+    """Somebody else's handler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def tell_all(account: str | None = "acme", code: str = "accepted", seconds: float = 0.123456) -> None:
+    logs.received(
+        message_id=5, accounts=[account, None], applicant_ids=[9, None], trusted=True, size=1234, seconds=seconds
+    )
+    for result in ("delivered", "held"):
+        logs.hand_off_finished(
+            application_id=7,
+            account=account,
+            applicant_id=None,
+            handler=account or "",
+            attempt=2,
+            result=result,
+            code=code,
+            seconds=seconds,
+        )
+    logs.report_finished(
+        report_id=3,
+        application_id=7,
+        account=account or "",
+        applicant_id=33139609,
+        attempt=1,
+        result="confirmed",
+        code=code,
+        seconds=seconds,
+    )
+
+
+@pytest.fixture
+def long_way(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The loggers whose records went it."""
+    gone: list[str] = []
+    handle = logging.Logger.handle
+
+    def handled(self: logging.Logger, record: logging.LogRecord) -> None:
+        gone.append(self.name)
+        handle(self, record)
+
+    monkeypatch.setattr(logging.Logger, "handle", handled)
+    return gone
+
+
+@pytest.mark.parametrize("account", ["acme", None, 'f\u00fcr ?hash=s3cr3t \n\u202e\udc80"', "x" * 2000])
+@pytest.mark.parametrize("seconds", [0.123456, 0, 1e-9, 1e22, float("nan"), float("inf")])
+def test_both_ways_write_the_same(
+    account: str | None, seconds: float, long_way: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: AT)
+    with alone() as short:
+        tell_all(account, "a\nb", seconds)
+    assert not long_way
+    with alone() as long:
+        logging.getLogger().addHandler(Records())
+        tell_all(account, "a\nb", seconds)
+    assert len(long_way) == 4
+    assert short.text == long.text
+    assert len(short.lines) == 4
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(values)
+def test_a_value_is_the_same_json_both_ways(value: Any) -> None:
+    assert as_json(value) == encoded(safe_value(value))
+
+
+@pytest.mark.parametrize("where", ["", "apptrack_ingest", "apptrack_ingest.report"])
+def test_handlers_of_others_get_the_records(where: str) -> None:
+    others = Records()
+    with alone() as log:
+        logging.getLogger(where).addHandler(others)
+        try:
+            tell_all()
+        finally:
+            logging.getLogger(where).removeHandler(others)
+    assert len(log.lines) == 4
+    assert "report finished" in [dict(record.msg)["event"] for record in others.records]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("of_handler", [True, False])
+def test_filters_of_others_are_asked(of_handler: bool) -> None:
+    logger = logging.getLogger("apptrack_ingest.report")
+    with alone() as log:
+        filtering: logging.Filterer = logging.getLogger().handlers[0] if of_handler else logger
+        filtering.addFilter(none := lambda record: record.name != logger.name)
+        try:
+            tell_all()
+        finally:
+            filtering.removeFilter(none)
+    assert [line["event"] for line in log.lines] == ["received", "hand-off finished", "hand-off finished"]
+
+
+def test_a_logger_that_is_cut_off_or_raised_is_silent() -> None:
+    logger = logging.getLogger("apptrack_ingest.report")
+    with alone(level="warning") as log:
+        tell_all()
+        logger.propagate = False
+        try:
+            logs.report_finished(
+                report_id=3,
+                application_id=7,
+                account="acme",
+                applicant_id=9,
+                attempt=1,
+                result="refused",
+                code="refused",
+                seconds=1,
+            )
+        finally:
+            logger.propagate = True
+    assert (log.line["result"], log.line["level"]) == ("held", "warning")
+
+
+def test_the_console_shows_them_as_it_does_others() -> None:
+    with alone("console") as console:
+        tell_all()
+    assert len(console.text.splitlines()) == 4
+    assert "applicants=[9, None]" in console.text
+
+
+def test_a_line_that_cannot_be_written_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with alone() as log:
+        log.stream.close()
+        tell_all(PERSON)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("at", [0, 1, AT, 1_700_000_000_000_000_999, 1_700_000_001_999_999_999])
+def test_times_are_written_in_iso_8601(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: at)
+    moment = datetime.fromtimestamp(at // 10**9, UTC) + timedelta(microseconds=at // 1000 % 10**6)
+    with alone() as log:
+        tell_all()
+    assert log.lines[0]["timestamp"] == moment.isoformat().replace("+00:00", "Z")
 
 
 # --- nothing can be forged ---------------------------------------------------------------------------------------------
