@@ -55,6 +55,22 @@ def test_any_chunking_reads_like_the_naive_reader(wire, places):
         assert reader.finished and reader.size == len(reader.content)
 
 
+@given(wires.filter(lambda wire: naive(wire) is not None), st.lists(st.integers(0, 200), max_size=8))
+def test_any_chunking_finds_the_same_bare_cr_and_lf(wire, places):
+    reader, _ = read(cut(wire, places))
+    odd = wire[: wire.index(b"\r\n.\r\n" if not wire.startswith(b".\r\n") else b".\r\n")].replace(b"\r\n", b"")
+    kinds = ((b"\r", "bare CR in the data"), (b"\n", "bare LF in the data"))
+    assert reader.warnings == tuple(text for kind, text in kinds if kind in odd)
+
+
+@pytest.mark.parametrize("before", [0, 1, 4092, 4093, 4094, 4095, 4096, 4097, 4098, 8190, 8192, 20_000])
+@pytest.mark.parametrize("dots", [b"", b".", b"." * 4096, b".a\r" * 3000, b"\n." * 3000])
+def test_a_line_that_begins_with_a_dot_is_found_however_far_and_behind_whatever_dots(before, dots):
+    content = b"x" + b"a" * before + dots + b"a" * before
+    reader, rest = read([content + b"\r\n..\r\n.\r\nQUIT\r\n"], 10**6)
+    assert (reader.content, rest) == (content + b"\r\n.\r\n", b"QUIT\r\n")
+
+
 @pytest.mark.parametrize("edge", range(1, 12))
 def test_the_end_is_found_split_at_every_offset(edge):
     wire = b"ab\r\n.\r\nQUIT\r\n"
