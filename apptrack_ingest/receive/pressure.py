@@ -5,6 +5,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from apptrack_ingest import logs
 from apptrack_ingest.receive.rates import Limit
@@ -24,6 +25,10 @@ LOAD_PATIENCE = 30.0
 
 CALM = 10.0
 """Seconds without a shortage after which it is over for the log: room that comes and goes makes no flood of lines."""
+
+_TRUSTED: Final = Load(1, 0, 0)
+_NOT_KNOWN: Final = -1.0
+_ENDLESS: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +105,14 @@ class Pressure:
         self._room_at = float("-inf")
         self._put_bytes = 0
         self._short_at: dict[Limit, float] = {}
+        # Bytes over the floor, and places in the backlog.
+        self._spare_bytes = self._spare_places = _NOT_KNOWN
         self._blind = False
 
     def configure(self, floors: Floors) -> None:
         """Use these from now on (a reload)."""
         self._floors = floors
+        self._spare_bytes = _NOT_KNOWN
 
     @property
     def load(self) -> Load:
@@ -113,21 +121,41 @@ class Pressure:
 
     def put(self, trusted: bool, size: int) -> None:
         """A message of so many bytes was put into the spool."""
-        self._put = _sum(self._put, Load(1, 0, 0) if trusted else Load(1, 1, size))
+        self._put = _sum(self._put, _TRUSTED if trusted else Load(1, 1, size))
         self._put_bytes += size
+        self._spare_bytes -= size
+        self._spare_places -= 1
 
     def shortages(self) -> tuple[Limit, ...]:
         """What there is too little of now, for a mail of any size: while this is not empty, we are not ready."""
         found = shortages(self._floors, self._room_now(), self.load)
         self._tell(found)
+        self._note_spare()
         return found
+
+    def _note_spare(self) -> None:
+        """Take note of what may be used up before all need be looked at again; while a shortage is told, it is each time."""
+        room, floors = self._room, self._floors
+        if self._short_at:
+            self._spare_bytes = _NOT_KNOWN
+            return
+        self._spare_bytes = _ENDLESS if room is None else room.free_bytes - floors.free_bytes
+        self._spare_places = floors.backlog - self.load.waiting if floors.backlog > 0 else _ENDLESS
 
     def shortage(self, expected_bytes: int = 0) -> Limit | None:
         """What there is too little of for one more mail of this size, if anything; cheap enough for every MAIL and DATA."""
+        if self._is_plenty(expected_bytes):
+            return None
         found = self.shortages()
         if found or self._room is None:
             return found[0] if found else None
         return Limit.DISK_BYTES if self._room.free_bytes - expected_bytes < self._floors.free_bytes else None
+
+    def _is_plenty(self, expected_bytes: int) -> bool:
+        """Whether what was left when all was looked at, less what was put since, is known to be enough still."""
+        if self._spare_bytes < expected_bytes or self._spare_places <= 0:
+            return False
+        return self._ask_room is None or 0 <= self._clock() - self._room_at < ROOM_EVERY
 
     def untrusted_shortage(self, size: int = 0) -> Limit | None:
         """Whether there is too little room for one more message, of this many bytes, that is kept as untrusted."""
@@ -164,6 +192,7 @@ class Pressure:
         now = self._clock()
         if not 0 <= now - self._room_at < ROOM_EVERY:
             self._room, self._room_at = _asked(self._ask_room), now
+            self._spare_bytes = _NOT_KNOWN
         elif self._put_bytes and self._room is not None:
             self._room = Room(self._room.free_bytes - self._put_bytes, self._room.free_inodes)
         self._put_bytes = 0

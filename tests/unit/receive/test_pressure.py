@@ -6,6 +6,8 @@ import logging
 import os
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from apptrack_ingest.receive import pressure
 from apptrack_ingest.receive.pressure import CALM, ROOM_EVERY, Floors, Pressure, Room, room_of, shortages
@@ -288,3 +290,49 @@ def test_a_large_mail_that_finds_no_room_is_no_shortage_for_the_log(watcher, tol
 def test_a_reload_changes_the_floors(watcher):
     watcher.configure(dataclasses.replace(FLOORS, free_bytes=10_001))
     assert watcher.shortage() is Limit.DISK_BYTES
+
+
+class _Wary(Pressure):
+    """Looks at everything, every time."""
+
+    def _is_plenty(self, expected_bytes: int) -> bool:
+        return False
+
+
+_STEPS = st.one_of(
+    st.tuples(st.just("shortage"), st.integers(0, 1200)),
+    st.tuples(st.just("untrusted"), st.integers(0, 400)),
+    st.tuples(st.just("put"), st.booleans(), st.integers(0, 500)),
+    st.tuples(st.just("later"), st.sampled_from([0.05, ROOM_EVERY, 1.0, CALM, -1.0])),
+    st.tuples(st.just("room"), st.integers(0, 4000), st.sampled_from([None, 9, 100])),
+    st.tuples(st.just("floors"), st.integers(0, 2000), st.integers(0, 8)),
+    st.tuples(st.just("load"), st.integers(0, 6)),
+)
+
+
+@given(st.booleans(), st.lists(_STEPS, max_size=60))
+@example(True, [("room", 3000, 9), ("later", 1.0), ("shortage", 0), ("shortage", 0)])
+@example(True, [("shortage", 0), ("room", 500, 100), ("later", 1.0), ("untrusted", 0), ("shortage", 0)])
+async def test_what_is_remembered_is_what_would_be_found(on_disk, steps):
+    world = World()
+    world.room = Room(3000, 100)
+    ask_room = world.ask_room if on_disk else None
+    made = [kind(FLOORS, world.ask_load, ask_room, clock=world.clock) for kind in (Pressure, _Wary)]
+    for name, *values in steps:
+        if name == "later":
+            world.now += values[0]
+        elif name == "room":
+            world.room = Room(*values)
+        for one in made:
+            if name == "put":
+                one.put(*values)
+            elif name == "floors":
+                one.configure(dataclasses.replace(FLOORS, free_bytes=values[0], backlog=values[1]))
+            elif name == "load":
+                world.load = Load(values[0], 0, 0)
+                await one.refresh()
+        size = values[0] if name in ("shortage", "untrusted") else 0
+        ask = Pressure.untrusted_shortage if name == "untrusted" else Pressure.shortage
+        if name in ("shortage", "untrusted", "put"):
+            assert ask(made[0], size) is ask(made[1], size)
+        assert made[0].load == made[1].load and made[0]._short_at.keys() == made[1]._short_at.keys()
