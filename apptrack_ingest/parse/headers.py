@@ -1,7 +1,7 @@
 """The header block of a mail, read in linear time whatever comes; all that is looked at before the 250."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -88,8 +88,7 @@ def peek(block: bytes) -> Peek:
     whatever they hold (`scan_header_block` took 200).
     """
     lines = _lines(block.lower())
-    first_two = [match[1] for match in islice(_APPLICANT_IDS.finditer(lines), 2)]
-    applicant_id, problem = read_applicant_id(first_two)
+    applicant_id, problem = read_applicant_id(_APPLICANT_IDS.findall(lines))
     return Peek(
         applicant_id=applicant_id,
         id_problem=problem,
@@ -104,8 +103,10 @@ def _lines(block: bytes) -> bytes:
     return (b"\n" + block).replace(b"\n\xef\xbb\xbf", b"\n")
 
 
-def _only_integer(values: Iterable[bytes]) -> int | None:
+def _only_integer(values: Sequence[bytes]) -> int | None:
     """The number that all values say alike; None when there is none, or one of them says anything else."""
+    if len(values) < 2:
+        return read_integer(values[0]) if values else None
     spellings = {value.strip(_BLANK) for value in values}
     # One number has at most nineteen spellings, by its leading zeros: what has more need not be read one by one.
     numbers = {read_integer(spelling) for spelling in islice(spellings, 20)}
