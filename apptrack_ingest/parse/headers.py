@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import NamedTuple
 
 from apptrack_ingest.model import HeldReason
 
@@ -29,8 +29,7 @@ _CLIENT_IDS = re.compile(b"\n" + CLIENT_ID + _VALUE)
 _RECEIVED_SPACED = re.compile(rb"\nreceived[ \t]++:")
 
 
-@dataclass(frozen=True, slots=True)
-class Peek:
+class Peek(NamedTuple):
     """What the receive stage needs to know of a mail before its 250.
 
     `id_problem` is set whenever `applicant_id` is None: the header is missing, doubled (even with one value) or no number.

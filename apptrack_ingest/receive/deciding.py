@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from apptrack_ingest.model import Arrival, Envelope, HeldReason
 from apptrack_ingest.parse.headers import Peek, header_block, peek
 from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.judging import Judge, TrustPolicy, is_loopback
-from apptrack_ingest.receive.policy import Directory, Limits, Reply, Special
+from apptrack_ingest.receive.policy import Directory, Limits, Reply, Special, Way
 from apptrack_ingest.receive.pressure import Pressure
 from apptrack_ingest.receive.rates import Doorkeeper, Limit
 from apptrack_ingest.trust import Connection, Judgement, Mail, Rule, Verdict
@@ -27,8 +28,7 @@ class Delivery:
     no_room: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What is to become of a mail: the reply that refuses it (None: it is taken), the limit that it met if it was one,
     the applications it yields and what was found out about its sender."""
 
@@ -36,14 +36,6 @@ class Decision:
     limit: Limit | None = None
     arrivals: tuple[Arrival, ...] = ()
     judgement: Judgement | None = None
-
-
-_LIMIT_OF = {
-    policy.TOO_BIG: Limit.MESSAGE_SIZE,
-    policy.NO_ROOM: Limit.BYTES_IN_FLIGHT,
-    policy.HEADERS_TOO_BIG: Limit.HEADER_BLOCK,
-    policy.LOOP: Limit.RECEIVED_COUNT,
-}
 
 
 class Decider:
@@ -85,30 +77,27 @@ class Decider:
 
     async def decide(self, delivery: Delivery) -> Decision:
         """What is to become of the mail, without spooling it. Raises whatever the judge's own faults raise."""
-        refusal = self._refusal_of_size(delivery)
-        if refusal is not None:
-            return Decision(refusal, _LIMIT_OF[refusal])
+        if delivery.no_room:
+            return Decision(policy.NO_ROOM, Limit.BYTES_IN_FLIGHT)
+        if delivery.too_big:
+            return Decision(policy.TOO_BIG, Limit.MESSAGE_SIZE)
         block = header_block(delivery.content, self.limits.header_block)
         if block is None:
             return Decision(policy.HEADERS_TOO_BIG, Limit.HEADER_BLOCK)
         seen = peek(block)
         if seen.received_count > self.limits.received_headers:
             return Decision(policy.LOOP, Limit.RECEIVED_COUNT)
-        refusal = self._refusal_of_content(delivery, seen)
+        way = self._directory.way(delivery.envelope.recipients, seen.client_id)
+        refusal = self._refusal_of_content(delivery, seen, way)
         if refusal is not None:
             return Decision(refusal)
         if self.pressure is not None and (short := self.pressure.shortage(len(delivery.content))) is not None:
             return Decision(policy.NO_ROOM, short)
-        return await self._judged(delivery, seen)
+        return await self._judged(delivery, seen, way)
 
-    def _refusal_of_size(self, delivery: Delivery) -> Reply | None:
-        if delivery.no_room:
-            return policy.NO_ROOM
-        return policy.TOO_BIG if delivery.too_big else None
-
-    def _refusal_of_content(self, delivery: Delivery, seen: Peek) -> Reply | None:
+    def _refusal_of_content(self, delivery: Delivery, seen: Peek, way: Way) -> Reply | None:
         """What the settings want refused; mail for postmaster is taken all the same (RFC 5321, 4.5.1)."""
-        if self._for_postmaster(delivery.envelope):
+        if way.for_postmaster:
             return None
         if self.limits.refuse_bare_line_ends and delivery.warnings:
             return policy.BARE_LINE_ENDS
@@ -116,25 +105,22 @@ class Decider:
             return policy.NO_APPLICANT_ID
         return None
 
-    def _for_postmaster(self, envelope: Envelope) -> bool:
-        return any(self._directory.resolve(address) is Special.POSTMASTER for address in envelope.recipients)
-
-    async def _judged(self, delivery: Delivery, seen: Peek) -> Decision:
-        envelope = delivery.envelope
-        accounts = policy.route(envelope.recipients, seen.client_id, self._directory)
-        words = policy.subaddresses(envelope.recipients, accounts, self._directory)
-        mail = Mail(delivery.connection, envelope.sender, words, delivery.content)
-        judgement = await self._judge.judge(mail, {name: self.trust.rules_for(name) for name in accounts})
+    async def _judged(self, delivery: Delivery, seen: Peek, way: Way) -> Decision:
+        mail = Mail(delivery.connection, delivery.envelope.sender, way.words, delivery.content)
+        judgement = await self._judge.judge(mail, self.trust.rules_of(way.accounts))
         verdicts = judgement.verdicts
-        if any(verdict.rule is Rule.UNDECIDED for verdict in verdicts.values()):
+        if Rule.UNDECIDED in [verdict.rule for verdict in verdicts.values()]:
             return Decision(policy.DNS_FAILED, judgement=judgement)
-        arrivals = self._kept(tuple(_arrival(account, verdicts[account], seen) for account in accounts), envelope)
-        refusal, limit = self._refusal_of_untrusted(delivery, arrivals)
+        arrivals = tuple([_arrival(account, verdicts[account], seen) for account in way.accounts])
+        if any(arrival.trusted for arrival in arrivals):
+            return Decision(None, None, arrivals, judgement)
+        arrivals = self._kept(arrivals, way)
+        refusal, limit = self._refusal_of_untrusted(delivery, arrivals, way)
         return Decision(refusal, limit, arrivals, judgement)
 
-    def _kept(self, arrivals: tuple[Arrival, ...], envelope: Envelope) -> tuple[Arrival, ...]:
+    def _kept(self, arrivals: tuple[Arrival, ...], way: Way) -> tuple[Arrival, ...]:
         """Mail that all its accounts refuse is kept for postmaster, where it is for postmaster too, and for no account."""
-        if not self._for_postmaster(envelope) or not self._all_refuse(arrivals):
+        if not way.for_postmaster or not self._all_refuse(arrivals):
             return arrivals
         return (Arrival(None, None, False, arrivals[0].trust_note),)
 
@@ -142,12 +128,10 @@ class Decider:
         return all(not arrival.trusted and arrival.account in self.trust.refusing for arrival in arrivals)
 
     def _refusal_of_untrusted(
-        self, delivery: Delivery, arrivals: Sequence[Arrival]
+        self, delivery: Delivery, arrivals: Sequence[Arrival], way: Way
     ) -> tuple[Reply | None, Limit | None]:
         """Mail that no account believes is refused where all say so, and has tighter limits where it is held."""
-        if any(arrival.trusted for arrival in arrivals):
-            return None, None
-        if self._all_refuse(arrivals) and not self._for_postmaster(delivery.envelope):
+        if self._all_refuse(arrivals) and not way.for_postmaster:
             return policy.UNTRUSTED, None
         size = len(delivery.content)
         if size > self.trust.untrusted_size:

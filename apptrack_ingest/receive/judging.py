@@ -39,6 +39,15 @@ class TrustPolicy:
         own = self.by_account.get(account) if account is not None else None
         return (self.common,) if own is None else (own, self.common)
 
+    def rules_of(self, accounts: tuple[str | None, ...]) -> Mapping[str | None, tuple[Rules, ...]]:
+        """The same for each of these accounts."""
+        return self._rules_of(accounts)
+
+    @cached_property
+    def _rules_of(self) -> Callable[[tuple[str | None, ...]], Mapping[str | None, tuple[Rules, ...]]]:
+        """Asked for each mail; it remembers the newest few."""
+        return lru_cache(256)(lambda accounts: {account: self.rules_for(account) for account in accounts})
+
     def lists(self, peer: str) -> bool:
         """Whether a peer's address stands in a network of anybody's rules, or of a load balancer: it is no stranger, and
         may be busy."""

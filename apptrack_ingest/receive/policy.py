@@ -208,6 +208,15 @@ class Destination(NamedTuple):
     client_id: int | None = None
 
 
+class Way(NamedTuple):
+    """Where a mail goes: the accounts that its applications are for (as `route` gives them), the subaddresses of each (as
+    `subaddresses`), and whether a recipient is postmaster."""
+
+    accounts: "tuple[str | None, ...]"
+    words: "Mapping[str | None, frozenset[str]]"
+    for_postmaster: bool
+
+
 @dataclass(frozen=True)
 class Directory:
     """Whom we take mail for: the accounts by name, the recipients they share (told apart by X-iTrackID-ClientID), and
@@ -242,6 +251,20 @@ class Directory:
         if self.any_recipient is not None and local:
             return frozenset({self.any_recipient})
         return Special.UNKNOWN
+
+    def way(self, recipients: tuple[str, ...], client_id: int | None) -> Way:
+        """Where a mail to these recipients goes, by its X-iTrackID-ClientID."""
+        return self._way_of_one(recipients, client_id) if len(recipients) == 1 else self._way(recipients, client_id)
+
+    @cached_property
+    def _way_of_one(self) -> Callable[[tuple[str, ...], int | None], Way]:
+        """Nearly every mail has one recipient; the newest few are remembered."""
+        return lru_cache(256)(self._way)
+
+    def _way(self, recipients: tuple[str, ...], client_id: int | None) -> Way:
+        accounts = route(recipients, client_id, self)
+        for_postmaster = any(self.resolve(recipient) is Special.POSTMASTER for recipient in recipients)
+        return Way(accounts, subaddresses(recipients, accounts, self), for_postmaster)
 
     def owners(self, client_id: int | None) -> frozenset[str]:
         """The accounts configured with this id of an idibu account."""

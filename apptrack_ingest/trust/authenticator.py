@@ -3,17 +3,16 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from apptrack_ingest.trust import spf
-from apptrack_ingest.trust.cheap import Outcome, cheap_outcomes, network_of
+from apptrack_ingest.trust.cheap import cheap_outcomes
 from apptrack_ingest.trust.checking import Verifier
 from apptrack_ingest.trust.deciding import Findings, found_outcomes, verdict
 from apptrack_ingest.trust.dns import Resolver
 from apptrack_ingest.trust.names import Address, domain_names, ip, neighbourhood, plain
 from apptrack_ingest.trust.peer import Peer, confirm
 from apptrack_ingest.trust.proofs import Proofs, Prover, Wanted
-from apptrack_ingest.trust.rules import Judgement, Mail, Rules
+from apptrack_ingest.trust.rules import Judgement, Mail, Outcome, Rules, network_of
 
 AccountRules = Mapping[str | None, Sequence[Rules]]
 
@@ -51,8 +50,12 @@ class Authenticator:
         No mail, peer or DNS answer makes it raise; a fault of ours does, and is for the caller to answer as temporary.
         """
         now = self._clock()
-        outcomes = {account: _cheap(account, own, mail, now) for account, own in rules.items()}
-        open_ = {account: own for account, own in rules.items() if not any(o.trusted for o in outcomes[account])}
+        outcomes: dict[str | None, list[Outcome]] = {}
+        open_: dict[str | None, Sequence[Rules]] = {}
+        for account, own in rules.items():
+            outcomes[account] = those = _cheap(account, own, mail, now)
+            if not those or not those[-1].trusted:
+                open_[account] = own
         if not open_:
             return Judgement({account: verdict(those, "") for account, those in outcomes.items()})
         needs = _needs(own for account in open_.values() for own in account)
@@ -139,8 +142,9 @@ def _cheap(account: str | None, rules: Sequence[Rules], mail: Mail, now: float) 
     """One that trusts suffices, and is the last."""
     words = mail.tokens.get(account, frozenset())
     outcomes = []
-    for outcome in chain.from_iterable(cheap_outcomes(each, mail.connection, words, now) for each in rules):
-        outcomes.append(outcome)
-        if outcome.trusted:
-            break
+    for each in rules:
+        for outcome in cheap_outcomes(each, mail.connection, words, now):
+            outcomes.append(outcome)
+            if outcome.trusted:
+                return outcomes
     return outcomes

@@ -2,12 +2,10 @@
 
 import hmac
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 
 from apptrack_ingest.trust.names import Address, ip, plain
-from apptrack_ingest.trust.rules import Certificate, Connection, Network, Rule, Rules, Token
+from apptrack_ingest.trust.rules import Certificate, Connection, Outcome, Rule, Rules, Token, network_of
 from apptrack_ingest.trust.tokens import digest_of
 
 RELAY_ALONE = "which alone does not count: it needs DKIM, ARC or a token recipient"
@@ -15,61 +13,37 @@ RELAY_ALONE = "which alone does not count: it needs DKIM, ARC or a token recipie
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one rule came to: `trusted`, or `temporary` (nobody can tell now), or no; `text` says it in plain words."""
-
-    rule: Rule
-    text: str
-    trusted: bool = False
-    temporary: bool = False
-
-
-def cheap_outcomes(rules: Rules, connection: Connection, words: Iterable[str], now: float) -> Iterator[Outcome]:
-    """What the rules say of the connection and of the recipients' subaddress words, at `now` in epoch seconds."""
-    address = ip(connection.address)
-    yield from _by_network(rules, address)
-    yield from _by_relay(rules, address)
-    yield from _by_user(rules, connection.user)
-    yield from _by_certificate(rules, connection.certificate)
-    yield from _by_token(rules.tokens, words, now)
+def cheap_outcomes(rules: Rules, connection: Connection, words: Iterable[str], now: float) -> Sequence[Outcome]:
+    """What the rules say of the connection and of the recipients' subaddress words, at `now` in epoch seconds; where the
+    peer's network is trusted, that alone."""
+    by_network = rules.by_network(connection.address)
+    if by_network is not None:
+        return (by_network,)
+    found = (
+        _by_relay(rules, ip(connection.address)),
+        _by_user(rules, connection.user),
+        _by_certificate(rules, connection.certificate),
+        _by_token(rules.tokens, words, now),
+    )
+    return [outcome for outcome in found if outcome is not None]
 
 
-def network_of(address: Address | None, networks: Sequence[Network]) -> Network | None:
-    """The first listed network that holds the address."""
-    return next((network for network in networks if address is not None and address in network), None)
-
-
-def _by_network(rules: Rules, address: Address | None) -> Iterator[Outcome]:
-    network = network_of(address, rules.networks)
-    if network is not None:
-        yield _in_network(address, network)
-
-
-@lru_cache(1024)
-def _in_network(address: Address | None, network: Network) -> Outcome:
-    """Nearly all mail ends here, and to write an address and a network takes longer than to compare them."""
-    return Outcome(Rule.NETWORK, f"peer {address} is in the network {network}", trusted=True)
-
-
-def _by_relay(rules: Rules, address: Address | None) -> Iterator[Outcome]:
+def _by_relay(rules: Rules, address: Address | None) -> Outcome | None:
     network = network_of(address, rules.relays)
     if network is None:
-        return
+        return None
     text = f"peer {address} is in the relay network {network}"
     if rules.relay_strips_headers:
-        yield Outcome(Rule.RELAY, f"{text}, which strips the ids of outside mail", trusted=True)
-    else:
-        yield Outcome(Rule.RELAY, f"{text}, {RELAY_ALONE}")
+        return Outcome(Rule.RELAY, f"{text}, which strips the ids of outside mail", trusted=True)
+    return Outcome(Rule.RELAY, f"{text}, {RELAY_ALONE}")
 
 
-def _by_user(rules: Rules, user: str | None) -> Iterator[Outcome]:
+def _by_user(rules: Rules, user: str | None) -> Outcome | None:
     if user is None or not rules.users:
-        return
+        return None
     if user in rules.users:
-        yield Outcome(Rule.USER, f"logged in as the listed user {_masked(user)}", trusted=True)
-    else:
-        yield Outcome(Rule.USER, "the user that logged in is not listed")
+        return Outcome(Rule.USER, f"logged in as the listed user {_masked(user)}", trusted=True)
+    return Outcome(Rule.USER, "the user that logged in is not listed")
 
 
 def _masked(user: str) -> str:
@@ -77,14 +51,13 @@ def _masked(user: str) -> str:
     return f"…@{plain(user.rpartition('@')[2])}" if "@" in user else plain(user)
 
 
-def _by_certificate(rules: Rules, certificate: Certificate | None) -> Iterator[Outcome]:
+def _by_certificate(rules: Rules, certificate: Certificate | None) -> Outcome | None:
     if certificate is None or not rules.client_certificates:
-        return
+        return None
     shown = plain(certificate.names[0]) if certificate.names else f"{certificate.fingerprint[:16]}…"
     if _is_listed(certificate, rules.client_certificates):
-        yield Outcome(Rule.CERTIFICATE, f"client certificate of {shown}", trusted=True)
-    else:
-        yield Outcome(Rule.CERTIFICATE, f"the client certificate of {shown} is not listed")
+        return Outcome(Rule.CERTIFICATE, f"client certificate of {shown}", trusted=True)
+    return Outcome(Rule.CERTIFICATE, f"the client certificate of {shown} is not listed")
 
 
 def _is_listed(certificate: Certificate, listed: frozenset[str]) -> bool:
@@ -98,14 +71,13 @@ def _is_listed(certificate: Certificate, listed: frozenset[str]) -> bool:
     return "*" in entries or certificate.fingerprint.lower() in fingerprints or bool(names & (entries - fingerprints))
 
 
-def _by_token(tokens: Sequence[Token], words: Iterable[str], now: float) -> Iterator[Outcome]:
+def _by_token(tokens: Sequence[Token], words: Iterable[str], now: float) -> Outcome | None:
     if not tokens:
-        return
+        return None
     found = _matching(tokens, words)
     if any(token.until is None or now < token.until for token in found):
-        yield Outcome(Rule.TOKEN, "the recipient carries a valid token", trusted=True)
-    elif found:
-        yield Outcome(Rule.TOKEN, "the recipient's token has expired")
+        return Outcome(Rule.TOKEN, "the recipient carries a valid token", trusted=True)
+    return Outcome(Rule.TOKEN, "the recipient's token has expired") if found else None
 
 
 def _matching(tokens: Sequence[Token], words: Iterable[str]) -> list[Token]:

@@ -1,14 +1,14 @@
 """From what was found to a verdict for each account: pure, so that every rule can be tried in a table."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from apptrack_ingest.trust.cheap import RELAY_ALONE, Outcome, network_of
+from apptrack_ingest.trust.cheap import RELAY_ALONE
 from apptrack_ingest.trust.names import Address, domain_names
 from apptrack_ingest.trust.peer import Peer
 from apptrack_ingest.trust.proofs import Proof, Proofs, Sealed, listed
 from apptrack_ingest.trust.results import Results
-from apptrack_ingest.trust.rules import Rule, Rules, Verdict
+from apptrack_ingest.trust.rules import Outcome, Rule, Rules, Verdict, network_of
 from apptrack_ingest.trust.signed import originals_cover
 
 _LATE = "looking at the signatures took too long"
@@ -35,12 +35,11 @@ def found_outcomes(rules: Rules, found: Findings) -> Iterator[Outcome]:
         yield from _by_arc(rules, found)
 
 
-def verdict(outcomes: Iterable[Outcome], peer: str) -> Verdict:
+def verdict(outcomes: Sequence[Outcome], peer: str) -> Verdict:
     """Any rule that trusts suffices; else any that cannot tell now leaves it open; else no, with all that was tried."""
-    outcomes = list(outcomes)
-    trusting = next((outcome for outcome in outcomes if outcome.trusted), None)
-    if trusting:
-        return Verdict(True, trusting.rule, trusting.text)
+    for outcome in outcomes:
+        if outcome.trusted:
+            return Verdict(True, outcome.rule, outcome.text)
     rule = Rule.UNDECIDED if any(outcome.temporary for outcome in outcomes) else Rule.NONE
     note = "; ".join(dict.fromkeys(outcome.text for outcome in outcomes))
     return Verdict(False, rule, note[:_LONGEST_NOTE] or f"no rule matches peer {peer}")

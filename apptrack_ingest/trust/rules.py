@@ -1,9 +1,13 @@
 """The nouns of trust, without I/O: who an account believes, what a connection and its mail brought, and the verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Network, IPv6Network
+from typing import NamedTuple
+
+from apptrack_ingest.trust.names import Address, ip
 
 Network = IPv4Network | IPv6Network
 
@@ -42,7 +46,16 @@ class Certificate:
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+class Outcome(NamedTuple):
+    """What one rule came to: `trusted`, or `temporary` (nobody can tell now), or no; `text` says it in plain words."""
+
+    rule: Rule
+    text: str
+    trusted: bool = False
+    temporary: bool = False
+
+
+@dataclass(frozen=True)
 class Rules:
     """One account's rules, or the rules for all accounts; any match suffices.
 
@@ -67,6 +80,27 @@ class Rules:
     arc: frozenset[str] = frozenset()
     unsigned_ids: bool = False
 
+    def by_network(self, peer: str) -> Outcome | None:
+        """What `networks` alone say of a peer's IP address: it is trusted, or (None) in none of them."""
+        return self._by_network(peer) if self.networks else None
+
+    @cached_property
+    def _by_network(self) -> Callable[[str], Outcome | None]:
+        """Nearly all mail ends here, and comes from few peers: the newest of them are remembered."""
+        return lru_cache(256)(self._look_up)
+
+    def _look_up(self, peer: str) -> Outcome | None:
+        address = ip(peer)
+        network = network_of(address, self.networks)
+        if network is None:
+            return None
+        return Outcome(Rule.NETWORK, f"peer {address} is in the network {network}", trusted=True)
+
+
+def network_of(address: Address | None, networks: Sequence[Network]) -> Network | None:
+    """The first listed network that holds the address."""
+    return next((network for network in networks if address is not None and address in network), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -89,8 +123,7 @@ class Mail:
     raw: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether an account may believe the mail's X-iTrackID headers, by which rule, and `note`: what matched or what was
     tried and failed, one line in plain words, with domains and addresses of servers but never a person's address."""
 
@@ -99,8 +132,7 @@ class Verdict:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """A verdict for each account asked about, and `evidence`: one plain line for each thing found on the way."""
 
     verdicts: Mapping[str | None, Verdict]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apptrack_ingest.receive.policy import Destination, Directory, Special, parse_path, route
+from apptrack_ingest.receive.policy import Destination, Directory, Special, parse_path, route, subaddresses
 
 A, B = frozenset({"a"}), frozenset({"b"})
 
@@ -109,6 +109,34 @@ def test_no_account_twice_and_never_nothing(recipients, client_id):
     accounts = route(recipients, client_id, directory())
     assert accounts
     assert len(set(accounts)) == len(accounts)
+
+
+_KNOWN = directory()
+
+
+@given(
+    st.lists(
+        st.sampled_from(["jobs@one.example", "jobs+WORD@one.example", "apply+x@shared.example", "postmaster", "gone"]),
+        max_size=3,
+    ),
+    st.sampled_from([None, 1, 2, 4, 99]),
+)
+def test_the_way_of_a_mail_is_the_same_however_often_it_is_asked_for(recipients, client_id):
+    fresh = directory()
+    accounts = route(recipients, client_id, fresh)
+    for _ in range(2):
+        found = _KNOWN.way(tuple(recipients), client_id)
+        assert found.accounts == accounts
+        assert found.words == subaddresses(recipients, accounts, fresh)
+        assert found.for_postmaster == ("postmaster" in recipients)
+
+
+def test_no_more_ways_are_remembered_than_a_few():
+    found = directory()
+    for number in range(1000):
+        found.way((f"jobs+{number}@one.example",), number)
+        found.way((f"jobs+{number}@one.example", "x@one.example"), number)
+    assert found._way_of_one.cache_info().currsize == 256
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from apptrack_ingest.receive.deciding import Decider, Delivery
 from apptrack_ingest.receive.judging import TrustPolicy
 from apptrack_ingest.receive.policy import Directory, Limits
 from apptrack_ingest.receive.reception import Hooks, Reception, trace_header
-from apptrack_ingest.trust import Connection
+from apptrack_ingest.trust import Connection, Rules
 
 from .conftest import Judge
 
@@ -86,6 +86,26 @@ async def test_a_new_directory_counts_from_the_next_mail_on(make_reception, spoo
     assert reception.recipient("who@ever.example", Connection("192.0.2.1"), 0) is policy.UNKNOWN_RECIPIENT
     await reception.receive(delivery(mail, "who@ever.example"))
     assert [(a.account, a.applicant_id) for a in spool.kept[0][1]] == [("default", ID)]
+
+
+async def test_of_a_recipient_known_before_nothing_is_remembered_past_a_reload(spool, directory, mail):
+    asked = []
+
+    class Remembering(Judge):
+        async def judge(self, mail, rules):
+            asked.append(rules)
+            return await super().judge(mail, rules)
+
+    before, after = TrustPolicy(), TrustPolicy(common=Rules(users=frozenset({"ann"})))
+    reception = Reception(
+        spool.put, Decider(directory, Remembering(), trust=before), clock=float, hostname="mx.example"
+    )
+    await reception.receive(delivery(mail))
+    await reception.receive(delivery(mail))
+    reception.decider.configure(Directory(any_recipient="default"), after, Limits())
+    await reception.receive(delivery(mail))
+    assert [arrivals[0].account for _, arrivals in spool.kept] == ["north", "north", "default"]
+    assert asked == [{"north": (before.common,)}] * 2 + [{"default": (after.common,)}]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ def test_an_accounts_rules_stand_beside_those_for_all() -> None:
     assert own.tokens == (Token(TOKEN, 1801440000.0),)
     assert common.dkim == {"idibu.com"}
     assert trust.rules_for(None) == (common,)
+    assert trust.rules_of(("acme", None)) == {"acme": (own, common), None: (common,)}
+    assert trust.rules_of((None,)) == trust.rules_of((None,)) == {None: (common,)}
     assert trust.refusing == {"beta"}
     assert trust.is_token("ABC".lower())
     assert not trust.is_token("abd")

@@ -104,6 +104,27 @@ async def test_cheap_rules(bench, signer, rules, connection, trusted, rule, word
     assert judgement.evidence == ()
 
 
+async def test_peers_that_were_asked_about_are_told_apart(bench, signer):
+    rules = Rules(networks=NETS)
+    for _ in range(2):
+        for peer, trusted in (("193.0.14.7", True), ("193.0.15.7", False), ("193.0.14.8", True), ("no address", False)):
+            verdict = await bench.judge(signer.mail, rules, address=peer)
+            assert (verdict.trusted, peer in verdict.note) == (trusted, True)
+    for number in range(1000):
+        rules.by_network(f"10.0.{number // 256}.{number % 256}")
+    assert rules._by_network.cache_info().currsize == 256
+    assert rules == Rules(networks=NETS), "what was looked up is no part of them"
+
+
+async def test_own_rules_go_before_those_of_all(bench, signer):
+    own, common = Rules(users=frozenset({"acme-mx"})), Rules(networks=NETS)
+    judgement = await bench.judge_all(signer.mail, {"acme": [own, common], "beta": [common]}, user="acme-mx")
+    assert {name: verdict.rule for name, verdict in judgement.verdicts.items()} == {
+        "acme": Rule.USER,
+        "beta": Rule.NETWORK,
+    }
+
+
 async def test_a_cheap_yes_spares_dns_and_signatures(bench, signer):
     rules = Rules(networks=NETS, names=("mx.idibu.com",), dkim=frozenset({"idibu.com"}))
     assert (await bench.judge(signer.sign(), rules, spf=True, sender="x@idibu.com")).rule is Rule.NETWORK
