@@ -2,10 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from typing import Final
-
-from apptrack_ingest.receive.data import SLICE
 
 # What the bytes of a mail count for, beside its network's own (a key of bytes).
 _ALL: Final = "all"
@@ -41,10 +39,10 @@ class Share:
         """Give back so many of the bytes taken; ValueError when that is more than are held."""
         self._budget._give_back(self, count)
 
-    def copying(self, count: int) -> AbstractAsyncContextManager[object]:
-        """Held while so many bytes are in memory twice: of large mails one at a time, so that the budget is the truth but
-        for one of them."""
-        return self._budget.copying if count > SLICE else nullcontext()
+    @property
+    def copying(self) -> AbstractAsyncContextManager[object]:
+        """Held while a large mail is in memory twice: one at a time, so that the budget is the truth but for one of them."""
+        return self._budget.copying
 
     def close(self) -> None:
         """Give back all that is held; a `wait` still under way ends with False. May be called again."""
@@ -119,9 +117,10 @@ class Budget:
         return turn.done() and not turn.cancelled()
 
     def _close(self, share: Share) -> None:
-        for turn in [turn for turn, (waiter, _) in self._waiting.items() if waiter is share]:
-            del self._waiting[turn]
-            turn.cancel()
+        if self._waiting:
+            for turn in [turn for turn, (waiter, _) in self._waiting.items() if waiter is share]:
+                del self._waiting[turn]
+                turn.cancel()
         self._give_back(share, share.held)
 
     def _give_back(self, share: Share, count: int) -> None:

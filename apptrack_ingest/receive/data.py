@@ -112,7 +112,9 @@ class DataReader:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was odd about the bytes, in words, for the message's record."""
-        seen = self._line_ends.newlines or ()
+        seen = self._line_ends.newlines
+        if seen is None or seen == "\r\n":
+            return ()
         kinds = (seen,) if isinstance(seen, str) else seen
         return tuple(text for end, text in _ODD if end in kinds)
 

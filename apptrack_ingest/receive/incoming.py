@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from apptrack_ingest.receive.budget import Share
-from apptrack_ingest.receive.data import DataReader
+from apptrack_ingest.receive.data import SLICE, DataReader
 
 PACE: Final = 1024
 """Bytes of a mail that must come within each `data_timeout`: who sends byte by byte holds all that came before."""
@@ -70,11 +70,14 @@ class Incoming:
         more = self._missing
         if more < 0:
             self._share.give_back(-more)
-        elif more and not await self._share.wait(more, self._patience):
+        elif more and not (self._share.take(more) or await self._share.wait(more, self._patience)):
             self._give_up()
             return None
-        async with self._share.copying(self.reader.held):
-            found = await self.reader.whole()
+        if self.reader.held <= SLICE:
+            found = self.reader.content
+        else:
+            async with self._share.copying:
+                found = await self.reader.whole()
         self.reader.discard()  # what is handed over is not held here any longer
         return found
 
