@@ -63,7 +63,8 @@ def in_turn(queues: Iterable[Iterator[Row]], share: Share) -> list[Row]:
             continue  # and nothing better stands behind it
         taken.append(row)
         share = share.without([row])
-        _queue_up(heads, queue, share)
+        if share.limit > 0:
+            _queue_up(heads, queue, share)
     return taken
 
 

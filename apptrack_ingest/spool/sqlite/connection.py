@@ -42,3 +42,15 @@ def connect(database: Path, busy_seconds: float) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_size_limit = 67108864")
     connection.execute(f"PRAGMA wal_autocheckpoint = {LAST_RESORT}")
     return connection
+
+
+def placeholders(values: Sequence[object]) -> str:
+    """A list of so many parameters for a statement. For few values it costs less than json_each, a virtual table."""
+    return ", ".join("?" * len(values))
+
+
+def assigned(columns: Mapping[str, object]) -> tuple[str, list[object]]:
+    """What stands behind SET to give columns these values, and the values of its parameters. NULL is no parameter: to bind
+    it takes sqlite3 as long as to bind five numbers, for whatever is no plain value it first looks for an adapter."""
+    setting = ", ".join(f"{name} = NULL" if value is None else f"{name} = ?" for name, value in columns.items())
+    return setting, [value for value in columns.values() if value is not None]

@@ -3,7 +3,9 @@
 import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from types import MappingProxyType
+from typing import Any
 
 from apptrack_ingest.errors import LeaseLost
 from apptrack_ingest.lifecycle import after, is_crash_loop, report_of
@@ -11,6 +13,7 @@ from apptrack_ingest.model import AttemptKind, HeldReason, State
 from apptrack_ingest.spool.contract import Claim, Delivered, Facts, Reaped, Settlement
 from apptrack_ingest.spool.rows import claim_of, delivered_in
 from apptrack_ingest.spool.sqlite import early, reports
+from apptrack_ingest.spool.sqlite.connection import assigned, placeholders
 from apptrack_ingest.spool.turns import Share, in_turn
 
 FRONT = "a.state = 'received' AND a.in_attempt = 0 AND a.behind = 0"
@@ -51,19 +54,32 @@ WHERE coalesce(a.account, '') = :account AND min(a.crashes, 1) = :solo AND (a.tr
   AND {FREE} AND a.due_at <= :now ORDER BY a.due_at, a.id
 """  # noqa: S608 - only our own constants
 
-_TAKE = """
-UPDATE applications SET lease_worker = :worker, lease_token = lease_token + 1, lease_until = :until,
-    attempts = attempts + 1, series_from = coalesce(series_from, :now), in_attempt = 1
-WHERE id IN (SELECT value FROM json_each(:ids))
-RETURNING *, (SELECT size FROM messages WHERE messages.id = message_id) AS size
-"""
+_CLAIMED = (
+    "id",
+    "message_id",
+    "account",
+    "applicant_id",
+    "lease_token",
+    "attempts",
+    "series_base",
+    "series_from",
+    "crashes",
+    "received_at",
+    "trusted",
+    "vouched",
+    "again",
+    "size",
+)
 
+_TAKE = f"""
+UPDATE applications SET lease_worker = ?, lease_token = lease_token + 1, lease_until = ?,
+    attempts = attempts + 1, series_from = coalesce(series_from, ?), in_attempt = 1
+WHERE id IN ({{}})
+RETURNING {", ".join(_CLAIMED[:-1])}, (SELECT size FROM messages WHERE messages.id = message_id)
+"""  # noqa: S608 - only our own constants
 
-_COUNT = """
-INSERT INTO attempts (application_id, kind, number, token, worker, started_at)
-SELECT id, :kind, attempts, lease_token, :worker, :now FROM applications
-WHERE id IN (SELECT value FROM json_each(:ids))
-"""
+_COUNT = "INSERT INTO attempts (application_id, kind, number, token, worker, started_at) VALUES "
+_COUNTED = f"(?, '{AttemptKind.HAND_OFF}', ?, ?, ?, ?)"
 
 
 def claim(
@@ -95,13 +111,15 @@ def _queue(connection: sqlite3.Connection, account: str, *, solo: bool, now: flo
 def _take(connection: sqlite3.Connection, ids: list[int], worker: str, now: float, lease: float) -> list[Claim]:
     if not ids:
         return []
-    values = {"worker": worker, "now": now, "until": now + lease, "ids": json.dumps(ids), "kind": AttemptKind.HAND_OFF}
-    rows = {row["id"]: row for row in connection.execute(_TAKE, values).fetchall()}
-    connection.execute(_COUNT, values)
-    return [_claimed(rows[application_id]) for application_id in ids]
+    taken = connection.execute(_TAKE.format(placeholders(ids)), (worker, now + lease, now, *ids)).fetchall()
+    claims = {claim.application_id: claim for claim in map(_claimed, taken)}
+    counted = [(claim.application_id, claim.attempt, claim.token, worker, now) for claim in claims.values()]
+    connection.execute(_COUNT + ", ".join([_COUNTED] * len(counted)), [*chain.from_iterable(counted)])
+    return [claims[application_id] for application_id in ids]
 
 
-def _claimed(row: sqlite3.Row) -> Claim:
+def _claimed(found: sqlite3.Row) -> Claim:
+    row = dict(zip(_CLAIMED, found, strict=True))
     return claim_of(row, token=row["lease_token"], attempt=row["attempts"], series_from=row["series_from"])
 
 
@@ -126,28 +144,65 @@ def delivered_before(connection: sqlite3.Connection, account: str, applicant_id:
 
 def settle(connection: sqlite3.Connection, claim: Claim, settlement: Settlement, *, now: float) -> None:
     """Ends the attempt, moves the application on and makes the report due, all in one transaction."""
-    row = connection.execute(_HELD, (claim.application_id, claim.token)).fetchone()
-    if row is None:
+    found = connection.execute(_HELD, (claim.application_id, claim.token)).fetchone()
+    if found is None:
         raise LeaseLost(f"application {claim.application_id}: the lease with token {claim.token} is no longer held")
+    row = dict(zip(_CHANGING, found, strict=True))
     state = after(State(row["state"]), settlement.event)
     if settlement.report is not None:
         # Before the state: what has still to be reported is not finished (flat.FINISHED).
-        reports.insert(connection, claim.application_id, settlement.report, now)
+        reports.tell(connection, claim.application_id, row["account"], settlement.report, now)
     _change(connection, row, _after(row, settlement, state, now))
     if settlement.early is not None and state is State.RECEIVED:
         early.report_failed(connection, claim.application_id, settlement.early, now)
     end_attempt(connection, claim.application_id, claim.token, settlement.code, settlement.detail, now)
 
 
-_HELD = "SELECT * FROM applications WHERE id = ? AND lease_token = ? AND in_attempt = 1"
+_DERIVED = (
+    "client_reference",
+    "candidate_name",
+    "candidate_email",
+    "job_title",
+    "portal_name",
+    "content_digest",
+    "warnings",
+)
+_CHANGING = (
+    "id",
+    "account",
+    "applicant_id",
+    "state",
+    "reason",
+    "code",
+    "detail",
+    "due_at",
+    "settled_at",
+    "delivered_at",
+    "in_attempt",
+    "lease_worker",
+    "lease_until",
+    "crashes",
+    "attempts",
+    "series_base",
+    "series_from",
+    "remote_id",
+    "duplicate_of",
+    "again",
+    "trusted",
+    "trust_note",
+    *_DERIVED,
+)
+"""What a settlement changes or looks at. As a dict, for sqlite3.Row looks through all names for each."""
+
+_HELD = f"SELECT {', '.join(_CHANGING)} FROM applications WHERE id = ? AND lease_token = ? AND in_attempt = 1"  # noqa: S608
 
 
-def _after(row: sqlite3.Row, settlement: Settlement, state: State, now: float) -> dict[str, object]:
+def _after(row: Mapping[str, Any], settlement: Settlement, state: State, now: float) -> dict[str, object]:
     """What a settlement leaves in an application's row."""
     waits, applicant_id = state is State.RECEIVED, settlement.applicant_id
     attempts = row["attempts"] - (not settlement.counts)
     columns = {
-        "state": state,
+        "state": str(state),
         "reason": settlement.reason,
         "code": settlement.code,
         "detail": settlement.detail,
@@ -171,20 +226,20 @@ def _after(row: sqlite3.Row, settlement: Settlement, state: State, now: float) -
     return columns if settlement.facts is None else columns | _columns(settlement.facts)
 
 
-def _due(row: sqlite3.Row, settlement: Settlement, now: float) -> float:
+def _due(row: Mapping[str, Any], settlement: Settlement, now: float) -> float:
     """When it is tried again. What was given back keeps its place in the line."""
     if settlement.due_at is not None:
         return settlement.due_at
     return now if settlement.counts else float(row["due_at"])
 
 
-def _change(connection: sqlite3.Connection, row: sqlite3.Row, columns: Mapping[str, object]) -> None:
+def _change(connection: sqlite3.Connection, row: Mapping[str, Any], columns: Mapping[str, object]) -> None:
     """Sets what differs from the row. SQLite writes every index anew that has a column which is named, changed or not."""
     changed = {name: value for name, value in columns.items() if row[name] != value}
     if not changed:
         return
-    setting = ", ".join(f"{name} = :{name}" for name in changed)
-    connection.execute(f"UPDATE applications SET {setting} WHERE id = :id", {**changed, "id": row["id"]})  # noqa: S608 - our names
+    setting, values = assigned(changed)
+    connection.execute(f"UPDATE applications SET {setting} WHERE id = ?", [*values, row["id"]])  # noqa: S608 - our names
 
 
 def _columns(facts: Facts) -> dict[str, object]:
@@ -201,7 +256,7 @@ def _columns(facts: Facts) -> dict[str, object]:
 
 def keep_facts(connection: sqlite3.Connection, application_id: int, facts: Facts, applicant_id: int | None) -> None:
     """Replaces what was derived from the mail; an applicant id already there stays when the mail names none."""
-    row = connection.execute("SELECT * FROM applications WHERE id = ?", (application_id,)).fetchone()
+    row = dict(connection.execute("SELECT * FROM applications WHERE id = ?", (application_id,)).fetchone())
     known = {} if applicant_id is None else {"applicant_id": applicant_id}
     _change(connection, row, _columns(facts) | known)
 
