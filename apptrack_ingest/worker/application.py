@@ -146,10 +146,12 @@ class Job:
         return await self._hand_over(desk, application)
 
     async def _hand_over(self, desk: Desk, application: Application) -> Settlement:
-        async with self.restraints.call(self.claim):
-            begun = asyncio.get_running_loop().time()
+        time = asyncio.get_running_loop().time
+        async with self.restraints.turn(self.claim):
+            self.restraints.calling(self.claim)
+            begun = time()
             outcome = await handoff.run(desk.handler, application, desk.timeout)
-            self.handler_seconds = asyncio.get_running_loop().time() - begun
+            self.handler_seconds = time() - begun
             self.restraints.answered(self.claim, outcome)
         if isinstance(outcome, Again):
             return self._again(desk, outcome, application.applicant_id)
@@ -212,7 +214,8 @@ class Job:
         code: str = "",
     ) -> Report | None:
         """The report due with an outcome, if this account is reported at all."""
-        if self.claim.account not in self.tools.reporting_accounts:
+        desk = self.tools.desks.get(self.claim.account or "")
+        if desk is None or not desk.reporting:
             return None
         return report_of(
             state,
@@ -325,6 +328,8 @@ def without_forwarder(parsed: Parsed) -> Parsed:
 
 def allowed(parsed: Parsed, blocked: Sequence[str]) -> Parsed:
     """What the mail says without the documents whose extensions the account blocks, and a warning for each."""
+    if not blocked:
+        return parsed
     documents, warnings = without_extensions(parsed.documents, blocked)
     return replace(parsed, documents=documents, warnings=(*parsed.warnings, *warnings))
 

@@ -2,8 +2,8 @@
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 from apptrack_ingest import logs, metrics
 from apptrack_ingest.handoff import Outcome
@@ -105,13 +105,14 @@ class Restraints:
         if restraint := self._restraint_of(claim):
             restraint.claimed(_key(claim))
 
-    @asynccontextmanager
-    async def call(self, claim: Claim) -> AsyncIterator[None]:
-        """Waits until its handler may be called, which it then is within. Raises TurnedAway."""
-        async with self._calls.turn(claim.account or UNROUTED):
-            if restraint := self._restraint_of(claim):
-                restraint.calling(_key(claim), self._clock.now())
-            yield
+    def turn(self, claim: Claim) -> AbstractAsyncContextManager[None]:
+        """Waits until its handler may be called, which is to be done within. Raises TurnedAway where it is entered."""
+        return self._calls.turn(claim.account or UNROUTED)
+
+    def calling(self, claim: Claim) -> None:
+        """Its handler is called now."""
+        if restraint := self._restraint_of(claim):
+            restraint.calling(_key(claim), self._clock.now())
 
     def drain(self) -> None:
         """Whoever waits for a call gives its claim back: at the end none is begun that need not be."""

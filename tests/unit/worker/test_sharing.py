@@ -135,6 +135,28 @@ async def test_who_is_cancelled_in_the_moment_of_its_turn_leaves_nothing_behind(
     await jobs.end_all()
 
 
+async def test_who_fails_within_gives_its_part_back(monkeypatch):
+    shown: list[int] = []
+    monkeypatch.setattr("apptrack_ingest.metrics.bytes_in_work", shown.append)
+    memory = Memory(1000)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="within"):
+            async with memory.held("a", 600, believed=True):
+                raise ValueError("within")
+    assert shown == [600, 0, 600, 0]
+
+
+async def test_who_need_not_wait_holds_its_part_at_once():
+    """Without giving way to others: the loop has to turn for those alone who wait."""
+    calls, order = Calls(), []
+    calls.configure({"a": 1})
+    asyncio.get_running_loop().call_soon(order.append, "the loop turned")
+    async with calls.turn("a"):
+        order.append("called")
+    await asyncio.sleep(0)
+    assert order == ["called", "the loop turned"]
+
+
 async def test_strangers_never_take_the_last_process(jobs):
     turns = Turns(2)
     for name in ("s1", "s2"):
