@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ def to_payload(application: Application, documents: Documents = "inline") -> dic
     all but the bytes, `none` leaves the key `documents` out. The raw mail is never part of it. `version` grows when a
     key changes its meaning or goes away; a new key is no new version.
     """
-    payload = {
+    payload: dict[str, Any] = {
         "version": VERSION,
         "account": application.account,
         "applicant_id": application.applicant_id,
@@ -43,7 +44,7 @@ def to_payload(application: Application, documents: Documents = "inline") -> dic
     }
     if documents != "none":
         payload["documents"] = [_document(document, documents == "inline") for document in application.documents]
-    return {key: _json_safe(value) for key, value in payload.items()}
+    return {key: _headers(value) if key == "headers" else _json_safe(value) for key, value in payload.items()}
 
 
 def _fields(record: Candidate | Hint | Job | Source | Owner) -> dict[str, Any]:
@@ -78,6 +79,13 @@ def _document(document: Document, with_content: bool) -> dict[str, Any]:
 def _time(moment: datetime) -> str:
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return aware.astimezone(UTC).isoformat()
+
+
+def _headers(headers: Sequence[tuple[str, str]]) -> Any:
+    """As `_json_safe` has them; those of a mail are many, and nearly always of ASCII alone."""
+    if "".join(map("".join, headers)).isascii():
+        return list(map(list, headers))
+    return _json_safe(headers)
 
 
 def _json_safe(value: Any) -> Any:

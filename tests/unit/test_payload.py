@@ -3,6 +3,9 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
 
 from apptrack_ingest import Previous, to_payload
 from apptrack_ingest.testing import A_PDF, a_document, a_hostile_application, an_application
@@ -85,3 +88,18 @@ def test_hostile_text_stays_json_that_any_reader_takes() -> None:
 def test_a_time_without_a_zone_counts_as_utc() -> None:
     payload = to_payload(an_application(received_at=datetime(2026, 3, 2, 9, 30, tzinfo=UTC).replace(tzinfo=None)))
     assert payload["received_at"] == "2026-03-02T09:30:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        ((), []),
+        ((("To", "a"), ("To", "b")), [["To", "a"], ["To", "b"]]),
+        ((("To", "a"), ("Subject", "für")), [["To", "a"], ["Subject", "für"]]),
+        ((("To", "REF\udce9-1"), ("X-\udce9", "b")), [["To", "REF\ufffd-1"], ["X-\ufffd", "b"]]),
+    ],
+)
+def test_headers_are_all_there_in_order_and_are_json(headers: Any, shown: Any) -> None:
+    payload = to_payload(an_application(headers=headers), documents="none")
+    assert payload["headers"] == shown
+    assert list(payload)[-1] == "headers"
