@@ -99,6 +99,8 @@ class Unwritten:
     """What was counted on the process's event loop and is not written yet. Away from a loop nothing waits."""
 
     def __init__(self) -> None:
+        self._counted: list[Counter | Gauge] = []
+        """Each as often as one was added to it, as nearly always."""
         self._added: list[tuple[Counter | Gauge, float]] = []
         self._observed: list[tuple[Distribution, float]] = []
         self._set: dict[Gauge, float] = {}
@@ -109,10 +111,12 @@ class Unwritten:
 
     def add(self, metric: Counter | Gauge, by: float = 1.0) -> None:
         """Adds to a counter or a gauge."""
-        if self._waits():
-            self._added.append((metric, by))
-        else:
+        if not self._waits():
             metric.inc(by)
+        elif by == 1.0:
+            self._counted.append(metric)
+        else:
+            self._added.append((metric, by))
 
     def observe(self, metric: Distribution, value: float) -> None:
         """Counts a value in a histogram."""
@@ -132,6 +136,8 @@ class Unwritten:
         """Writes it now."""
         self._thread = _NO_THREAD
         with self._writing:
+            for metric, times in collections.Counter(_taken_from(self._counted)).items():
+                metric.inc(times)
             for (metric, by), times in collections.Counter(_taken_from(self._added)).items():
                 metric.inc(by * times)
             observed: dict[Distribution, list[float]] = {}

@@ -49,6 +49,14 @@ async def test_they_are_written_at_once_when_asked_for(counter: Counter) -> None
     assert value(counter) == 2
 
 
+async def test_ones_and_other_numbers_add_up() -> None:
+    unwritten, gauge = Unwritten(), Gauge("level", "added to", registry=CollectorRegistry())
+    for by in (1, -1, 1.0, 1, 2.5, -1):
+        unwritten.add(gauge, by)
+    unwritten.write()
+    assert value(gauge) == 3.5
+
+
 def test_away_from_a_loop_nothing_waits(counter: Counter) -> None:
     Unwritten().add(counter)
     assert value(counter) == 1
