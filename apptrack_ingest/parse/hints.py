@@ -20,10 +20,10 @@ _MOST_HINTS = 20
 _LONGEST_VALUE = 200
 
 _EMAIL = re.compile(r"(?<![\w.+'@-])[\w.+'-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-_PHONE = re.compile(r"(?<![\w@/.,:=+-])(?:\+|\()?\d[\d \u00a0()./\u2010-\u2013-]{5,24}\d(?![\w@])")
+# What stands before it is looked at after its first character: a regular expression is fast in finding one of a few.
+_PHONE = re.compile(r"[+(\d](?<![\w@/.,:=+-].)(?:(?<=\d)|(?<=[+(])\d)[\d \u00a0()./\u2010-\u2013-]{5,24}\d(?![\w@])")
 # What makes a number without a label look like one to call: with a country code or trunk zero, or as written in America.
 _DIALLED = re.compile(r"\+|00[1-9]|\(?0[1-9]|\(?[2-9]\d\d\)?[ .-]{1,2}\d{3}[ .-]\d{4}$")
-_TELLING = re.compile("[@0-9]")
 _DATE = re.compile(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b|\d{4}[./-]\d{1,2}[./-]\d{1,2}\b")
 # ITU-T E.164: fifteen digits with the country code.
 _MOST_DIGITS = 15
@@ -38,14 +38,17 @@ _SUBJECTS = (
         rf"^(?:new applicant: )?({_NAME}) (?:has applied|applied|hat sich|a postulé|solliciteert)\b", re.IGNORECASE
     ),
 )
-_LINK = re.compile(r"href\s{0,5}=\s{0,5}[\"']?\s{0,5}(mailto|tel):([^\"'?<>\s]{3,200})", re.IGNORECASE)
-_SILENT = re.compile(r"<!--|<(script|style|head|title)\b", re.IGNORECASE)
+_LINK = re.compile(r"[hH](?i:ref\s{0,5}=\s{0,5}[\"']?\s{0,5}(mailto|tel):([^\"'?<>\s]{3,200}))")
+# Most tags are passed over by their first letter; ASCII alone, for no browser takes "ſcript" for a script.
+_SILENT = re.compile(r"<(?=[!shtSHT])(?:!--|((?ai:script|style|head|title))\b)")
 _CLOSINGS = {
     name: re.compile(rf"</{name}\b[^<>]{{0,100}}>", re.IGNORECASE) for name in ("script", "style", "head", "title")
 } | {"": re.compile("-->")}
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]{0,20})[^<>]{0,4000}>")
-_CELLS = frozenset({"td", "th", "dd"})
-_INLINE = frozenset({"a", "abbr", "b", "em", "font", "i", "small", "span", "strong", "sub", "sup", "u", "wbr"})
+# What a tag is as text; where it is not named here, the end of a line.
+_SPACE = dict.fromkeys(("td", "th", "dd"), "\t") | dict.fromkeys(
+    ("a", "abbr", "b", "em", "font", "i", "small", "span", "strong", "sub", "sup", "u", "wbr"), ""
+)
 
 
 class _Known(NamedTuple):
@@ -83,11 +86,10 @@ def with_hints(
 
 def _found(subject: str | None, text: str | None, html: str | None) -> Iterator[Hint]:
     yield from _in_subject((subject or "")[:_LONGEST_LINE])
-    lines = (text or "")[:_LONGEST_TEXT].split("\n")
-    yield from _in_lines(lines, [f"text, line {number}" for number in range(1, len(lines) + 1)])
+    if text:
+        yield from _in_lines(text[:_LONGEST_TEXT].split("\n"), "text, line {}")
     if html:
-        lines = lines_of(html)
-        yield from _in_lines(lines, ["html"] * len(lines))
+        yield from _in_lines(lines_of(html), "html")
         yield from _in_links(html[:_LONGEST_HTML])
 
 
@@ -97,8 +99,9 @@ def _in_subject(subject: str) -> Iterator[Hint]:
             yield Hint("name", found[1].strip(), "Subject")
 
 
-def _in_lines(lines: Sequence[str], sources: Sequence[str]) -> Iterator[Hint]:
-    """First what has a label, for that is the likelier truth and tells what kind of number it is."""
+def _in_lines(lines: Sequence[str], place: str) -> Iterator[Hint]:
+    """First what has a label, for that is the likelier truth and tells what kind of number it is. `place` names the lines,
+    with braces for a line's number."""
     names: dict[str, Hint] = {}
     for index, line in enumerate(lines):
         found = labelled(line[:_LONGEST_LINE]) if ":" in line or "=" in line or "\t" in line else None
@@ -106,16 +109,16 @@ def _in_lines(lines: Sequence[str], sources: Sequence[str]) -> Iterator[Hint]:
             continue
         kind, label, value = found
         value = value or _next_line(lines, index)
-        source = f"{sources[index]} ({label})"
+        source = f"{place.format(index + 1)} ({label})"
         if kind in ("first name", "last name"):
             names.setdefault(kind, Hint("name", value, source))
         else:
             yield from _labelled(kind, value, source)
     if len(names) == 2 and all(_is_name(hint.value) for hint in names.values()):
         yield Hint("name", f"{names['first name'].value} {names['last name'].value}", names["first name"].source)
-    for line, source in zip(lines, sources, strict=True):
-        if _TELLING.search(line):
-            yield from _unlabelled(line[:_LONGEST_LINE], source)
+    for index, line in enumerate(lines):
+        if "@" in line or _PHONE.search(line):
+            yield from _unlabelled(line[:_LONGEST_LINE], place.format(index + 1))
 
 
 def _next_line(lines: Sequence[str], index: int) -> str:
@@ -213,23 +216,18 @@ def _key(hint: Hint) -> tuple[str, str]:
 
 def lines_of(html: str) -> list[str]:
     """HTML as lines of text: blocks end lines, cells of a table stand behind a tab; linear in the text's length."""
-    shown = _TAG.sub(_as_space, _without_silent(html[:_LONGEST_HTML]).replace("\n", " ").replace("\t", " "))
-    return [line for line in (_tidied(line) for line in unescape(shown).split("\n")) if line]
+    pieces = _TAG.split(_without_silent(html[:_LONGEST_HTML]).replace("\n", " ").replace("\t", " "))
+    pieces[1::2] = [_SPACE.get(tag.lower(), "\n") for tag in pieces[1::2]]
+    lines = unescape("".join(pieces)).split("\n")
+    return [
+        _of_cells(line) if "\t" in line else " ".join(line.split()) for line in lines if line and not line.isspace()
+    ]
 
 
-def _tidied(line: str) -> str:
-    """Only the first cell's border is kept as a tab: it may be a label's."""
-    if "\t" not in line:
-        return " ".join(line.split())
+def _of_cells(line: str) -> str:
+    """The cells of a table's row, with a tab between them: the first may be the second's label."""
     cells = [" ".join(cell.split()) for cell in line.split("\t")]
     return "\t".join(cell for cell in cells if cell)
-
-
-def _as_space(tag: re.Match[str]) -> str:
-    name = tag[1].lower()
-    if name in _CELLS:
-        return "\t"
-    return "" if name in _INLINE else "\n"
 
 
 def _without_silent(html: str) -> str:

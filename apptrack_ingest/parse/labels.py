@@ -30,13 +30,20 @@ _KINDS = {" ".join(label.split()): kind for kind, labels in _WORDS.items() for l
 _LABELLED = re.compile(
     r"\s{0,20}[*•·\-–>|]{0,3}\s{0,5}([^\W\d_][^\t:=\n]{1,40}?)[ ]{0,5}[*]{0,2}(?:[:=]|\t)+[*]{0,2}(.*)"
 )
+# Their first words, and how a line begins whose first word may be one of them: nearly no other line need be looked at.
+_FIRST_WORDS = frozenset(label.partition(" ")[0] for label in _KINDS)
+_BEGINNING = re.compile(r"\s{0,20}[*•·\-–>|]{0,3}\s{0,5}([^\W\d_]++)['’]?")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
 def labelled(line: str) -> tuple[str, str, str] | None:
     """(kind, label as written, value) of a line that names a candidate's detail; the value may be empty."""
+    beginning = _BEGINNING.match(line)
+    if beginning is None or (beginning[1].lower() not in _FIRST_WORDS and line[beginning.end() - 1] not in "'’"):
+        return None
     found = _LABELLED.match(line)
     if found is None:
         return None
-    kind = _KINDS.get(" ".join(_NO_LETTERS.sub(" ", found[1].lower().replace("'", "").replace("’", "")).split()))
+    label = found[1].lower().replace("'", "").replace("’", "")
+    kind = _KINDS.get(" ".join(_NO_LETTERS.sub(" ", label).split()))
     return (kind, found[1].strip(), found[2].strip(" \t|*")) if kind else None

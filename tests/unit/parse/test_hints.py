@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from apptrack_ingest.model import Candidate, Hint
 from apptrack_ingest.parse.headers import header_block, scan_header_block
 from apptrack_ingest.parse.hints import lines_of, with_hints
-from apptrack_ingest.parse.labels import labelled
+from apptrack_ingest.parse.labels import _KINDS, labelled
 from apptrack_ingest.parse.mime import parse
 
 
@@ -71,6 +71,19 @@ def test_a_signature(sample):
 )
 def test_labels(line, expected):
     assert labelled(line) == expected
+
+
+def spelled(label: str) -> list[str]:
+    """A label as forms and letters have it, with everything between its words but letters."""
+    plain = [label, label.upper(), label.title(), f"  • {label} **", f"{label.replace(' ', '-')} 2", f"**{label}_"]
+    return [*plain, f"{label[0]}'{label[1:]}", f"{label[:2]}’{label[2:]}", label.replace(" ", "’ ")]
+
+
+@pytest.mark.parametrize(("label", "kind"), _KINDS.items())
+def test_every_label_is_known_however_it_is_spelled(label, kind):
+    for line in spelled(label):
+        found = labelled(f"{line}: Jane 0161 496 0000")
+        assert found is not None and (found[0], found[2]) == (kind, "Jane 0161 496 0000"), line
 
 
 @pytest.mark.parametrize(
@@ -138,6 +151,12 @@ def test_there_are_never_more_hints_than_a_person_reads():
 def test_html_as_lines():
     html = "<style>p{}</style><p>a<br>b &amp; <b>c</b></p><script>x<y</script ><!-- d --><td>e</td><td>f\ng</td></tr><!-- h"
     assert lines_of(html) == ["a", "b & c", "e\tf g"]
+
+
+def test_letters_that_only_look_like_a_silent_tags_cost_no_mail():
+    """A regular expression that ignores case takes them for an s and an i, and no tag of those names is known."""
+    html = "a<ſcript>b<tıtle>c<ſtyle>d"
+    assert parse(b"Content-Type: text/html; charset=utf-8\n\n" + html.encode()).html == html
 
 
 @given(
