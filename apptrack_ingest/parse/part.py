@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from apptrack_ingest.parse.headers import Fields
+from apptrack_ingest.parse.headers import Fields, Scanned
 from apptrack_ingest.parse.parameters import Parameters, read_parameters
 from apptrack_ingest.parse.text import clean_line, decode_bytes, decode_header, unfold
 
 # A header of a part is read this far: file names end long before.
 _LONGEST_VALUE = 8 * 1024
-# What is remembered from mail to mail is this short.
-_LONGEST_USUAL = 32
+# What is remembered from mail to mail is this short: a value, and all headers of a part.
+_LONGEST_USUAL_VALUE = 32
+LONGEST_USUAL = 100
+_NAME_AND_VALUE = re.compile(rb"([!-9;-~]++)[ \t]*+:([^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
 # RFC 6838, section 4.2, with what else senders use; what follows is not part of the type.
 _TYPE = re.compile(r"[\"'<\s]*([a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+*-]{1,127})")
 _FILE_NAME = re.compile(r"[^/\\\r\n]{1,200}\.[A-Za-z0-9]{2,5}")
@@ -29,6 +31,9 @@ _MIME_HEADERS = frozenset(
         b"content-location",
     }
 )
+
+
+_NO_PARAMETERS = read_parameters("")
 
 
 class Head(NamedTuple):
@@ -63,13 +68,18 @@ class Head(NamedTuple):
         )
 
 
+def head_of(lines: bytes, default_type: str) -> Head:
+    """Read a part's headers as they stand, each on lines of its own that are whole."""
+    return read_head(_NAME_AND_VALUE.findall(lines), default_type)
+
+
+usual_head = lru_cache(maxsize=256)(head_of)
+"""The same for short ones: those of texts are the same in mail after mail."""
+
+
 def read_head(fields: Fields, default_type: str = "text/plain") -> Head:
     """Read the headers that describe a part; of a repeated one the first counts."""
-    values: dict[bytes, bytes] = {}
-    for name, value in fields:
-        known = name.lower()
-        if known in _MIME_HEADERS and known not in values:
-            values[known] = value
+    values = _first_of_each(fields)
     kind = _parameters(values.get(b"content-type", b""))
     disposition = _parameters(values.get(b"content-disposition", b""))
     content_id = values.get(b"content-id")
@@ -78,9 +88,9 @@ def read_head(fields: Fields, default_type: str = "text/plain") -> Head:
     return Head(
         content_type=found[1] if found else default_type,
         unclear=found is None and bool(kind.value),
-        charset=kind.token("charset"),
+        charset=kind.token("charset") if kind.named else None,
         boundary=boundary.encode("utf-8", "replace").rstrip(b" \t") or None if boundary else None,
-        smime_type=kind.token("smime-type"),
+        smime_type=kind.token("smime-type") if "smime-type" in kind.named else None,
         disposition=disposition.value.partition(" ")[0] or None,
         name=_name(disposition, kind),
         hint=_hint(disposition, kind, values),
@@ -89,8 +99,22 @@ def read_head(fields: Fields, default_type: str = "text/plain") -> Head:
     )
 
 
+def _first_of_each(fields: Fields) -> dict[bytes, bytes]:
+    """The values of MIME's headers by name; a mail's own fields are sorted by it already."""
+    if isinstance(fields, Scanned):
+        return {name: values[0] for name, values in fields.by_name.items() if name in _MIME_HEADERS}
+    found: dict[bytes, bytes] = {}
+    for name, value in fields:
+        known = name.lower()
+        if known in _MIME_HEADERS and known not in found:
+            found[known] = value
+    return found
+
+
 def _parameters(value: bytes) -> Parameters:
-    return _usual_parameters(value) if len(value) <= _LONGEST_USUAL else read_parameters(_text(value))
+    if not value:
+        return _NO_PARAMETERS
+    return _usual_parameters(value) if len(value) <= _LONGEST_USUAL_VALUE else read_parameters(_text(value))
 
 
 @lru_cache(maxsize=256)
@@ -101,7 +125,10 @@ def _usual_parameters(value: bytes) -> Parameters:
 
 def _text(value: bytes) -> str:
     """A header as one line of text. Parts have no charset for raw 8-bit bytes: UTF-8 where it fits (RFC 6532)."""
-    return clean_line(decode_bytes(unfold(value[:_LONGEST_VALUE]), None).value).value
+    line = unfold(value[:_LONGEST_VALUE])
+    if line.isascii() and (text := line.decode("ascii")).isprintable():  # nearly every one
+        return text
+    return clean_line(decode_bytes(line, None).value).value
 
 
 def _name(disposition: Parameters, kind: Parameters) -> str | None:
@@ -112,7 +139,7 @@ def _name(disposition: Parameters, kind: Parameters) -> str | None:
 
 def _hint(disposition: Parameters, kind: Parameters, values: Mapping[bytes, bytes]) -> str | None:
     for path in (disposition.literal.get("filename"), kind.literal.get("name")):
-        if path and _WINDOWS_PATH.match(path):
+        if path and "\\" in path and _WINDOWS_PATH.match(path):
             return path
     if not (b"content-description" in values or b"content-location" in values):
         return None

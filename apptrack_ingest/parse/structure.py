@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 
 from apptrack_ingest.errors import Unreadable
 from apptrack_ingest.parse.headers import Fields
-from apptrack_ingest.parse.part import Head, read_head
+from apptrack_ingest.parse.part import LONGEST_USUAL, Head, head_of, read_head, usual_head
 
 # RFC 5322, section 3.6.8; section 4.5: white space before the colon, obsolete but seen.
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:")
 # Headers with nothing to repair, up to the empty line. None begins with a hyphen, as a boundary does.
 _PLAIN_FIELD = rb"[!-,.-9;-~][!-9;-~]*+[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+"
 _PLAIN_HEAD = re.compile(rb"((?:" + _PLAIN_FIELD + rb")*+)\r?\n")
-_NAME_AND_VALUE = re.compile(rb"([!-9;-~]++)[ \t]*+:([^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
 _BARE_PARAMETER = re.compile(rb"[\w*-]+=")
 # Bytes read of one header, and of the headers of all parts together: real parts have some hundred.
 LONGEST_HEADER = 8 * 1024
@@ -163,11 +162,11 @@ class _Splitter:
 
     def _part(self, container: Part, start: int) -> int:
         self.budget.take_part()
-        fields, body = self._head(start)
+        kind = "message/rfc822" if container.head.content_type == "multipart/digest" else "text/plain"
+        head, body = self._head(start, kind)
         if body == start and self._repeated(start):
             return start
-        kind = "message/rfc822" if container.head.content_type == "multipart/digest" else "text/plain"
-        part = Part(read_head(fields, kind), body, len(self.raw), recovered=container.recovered)
+        part = Part(head, body, len(self.raw), recovered=container.recovered)
         container.children.append(part)
         self._enter(part)
         return body
@@ -192,11 +191,15 @@ class _Splitter:
         self._look_for()
 
     def _look_for(self) -> None:
-        if not self.marks:
+        marks = self.marks
+        if not marks:
             return
-        self.width = min(map(len, self.marks))
-        self.beginnings = frozenset(mark[: self.width] for mark in self.marks)
-        self.needle = b"\n--" + _common_beginning(self.marks)
+        if len(marks) == 1:
+            self.width, self.beginnings, self.needle = len(marks[0]), frozenset(marks), b"\n--" + marks[0]
+            return
+        self.width = min(map(len, marks))
+        self.beginnings = frozenset(mark[: self.width] for mark in marks)
+        self.needle = b"\n--" + _common_beginning(marks)
 
     def _boundary(self, part: Part) -> bytes | None:
         declared = part.head.boundary
@@ -255,20 +258,20 @@ class _Splitter:
 
     def _before(self, position: int) -> int:
         """The end of the text before a boundary line: the line end before it belongs to the boundary (RFC 2046, 5.1.1)."""
-        if position and self.raw[position - 1 : position] == b"\n":
-            position -= 1
-            if position and self.raw[position - 1 : position] == b"\r":
-                position -= 1
-        return position
+        if position > 1 and self.raw.startswith(b"\r\n", position - 2):
+            return position - 2
+        return position - 1 if position and self.raw.startswith(b"\n", position - 1) else position
 
-    def _head(self, start: int) -> tuple[list[tuple[bytes, bytes]], int]:
-        """A part's header fields and where its body begins: after an empty line, at a boundary, or where a line is no
-        header and none of MIME's follows."""
+    def _head(self, start: int, kind: str) -> tuple[Head, int]:
+        """What a part's headers say, its type where they name none, and where its body begins: after an empty line, at a
+        boundary, or where a line is no header and none of MIME's follows."""
         plain = _PLAIN_HEAD.match(self.raw, start, start + LONGEST_HEADER)
-        if plain and self.budget.head_bytes >= len(plain[1]):
-            self.budget.head_bytes -= len(plain[1])
-            return _NAME_AND_VALUE.findall(plain[1]), plain.end()
-        return self._odd_head(start)
+        if plain is None or self.budget.head_bytes < len(plain[1]):
+            fields, body = self._odd_head(start)
+            return read_head(fields, kind), body
+        lines = plain[1]
+        self.budget.head_bytes -= len(lines)
+        return usual_head(lines, kind) if len(lines) <= LONGEST_USUAL else head_of(lines, kind), plain.end()
 
     def _odd_head(self, start: int) -> tuple[list[tuple[bytes, bytes]], int]:
         fields: list[tuple[bytes, bytes]] = []

@@ -109,6 +109,22 @@ def test_a_digest_holds_mails_unless_it_says_otherwise():
     assert [kind for kind, _ in tree(raw, b"multipart/digest; boundary=b")[0]] == ["message/rfc822", "text/plain"]
 
 
+def test_a_short_head_known_from_another_multipart_has_this_ones_type():
+    raw = lines("", "--b", "Content-ID: <y>", "", "x", "--b--")
+    assert [tree(raw, b"multipart/" + kind + b"; boundary=b")[0][0][0] for kind in (b"mixed", b"digest", b"mixed")] == [
+        "text/plain",
+        "message/rfc822",
+        "text/plain",
+    ]
+
+
+def test_short_heads_count_however_often_they_are_repeated():
+    raw = b"\n--b\nContent-Type: a/b\n\nx" * 3
+    root, warnings = split(raw, 0, [(b"Content-Type", b"multipart/mixed; boundary=b")], Budget(**ROOMY, head_bytes=36))
+    assert [part.head.content_type for part in root.children] == ["a/b", "a/b", "text/plain"]
+    assert warnings[0] == "the parts' headers are too long; the rest of them was read as text"
+
+
 @pytest.mark.parametrize(
     ("head", "content", "warnings"),
     [
