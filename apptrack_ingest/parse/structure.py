@@ -116,7 +116,11 @@ class _Splitter:
         """Start and end of the next boundary line, from a line's start on, and what it is (see `_mark`). A line that is none
         costs one look at as many bytes as the shortest boundary has."""
         raw, find, width, beginnings, needle = self.raw, self.raw.find, self.width, self.beginnings, self.needle
-        start = position if raw.startswith(b"--", position) else find(needle, position) + 1 or -1
+        if raw.startswith(b"--", position):
+            start = position
+        else:  # base64 has no hyphen, and a single byte is found thirty times as fast as the needle
+            hyphen = find(b"-", position)
+            start = find(needle, max(position, hyphen - 1)) + 1 or -1 if hyphen >= 0 else -1
         while start >= 0:
             if raw[start + 2 : start + 2 + width] in beginnings:
                 end = find(b"\n", start) + 1 or len(raw)

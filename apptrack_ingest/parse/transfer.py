@@ -23,9 +23,13 @@ _QUOTED_PRINTABLE = frozenset({"quoted-printable", "quotedprintable", "quoted pr
 _BASE64 = frozenset({"base64", "base-64", "base 64", "b64"})
 _UUENCODE = frozenset({"x-uuencode", "uuencode", "uue", "x-uue"})
 
-_AT_ONCE = 1 << 20
+_AT_ONCE = 77 * 78 * 15
 """Bytes of base64 whose white space is taken out at a time: the decoder is fifty times faster without, and a copy of the
-whole text would cost its size in memory."""
+whole text would cost its size in memory. Whole lines, with LF and with CRLF (RFC 2045, section 6.8), and less than the
+128 KB from which on the allocator asks the system for each piece."""
+
+_FEW = 1024
+"""Bytes of base64 whose lines are not looked at."""
 
 
 def decode(raw: bytes, start: int, end: int, encoding: str) -> tuple[bytes, str | None]:
@@ -59,7 +63,7 @@ def _clean_base64(raw: bytes, start: int, end: int) -> bytes | None:
     """None unless every character was a digit, white space or the padding at the end."""
     pieces, left, padded = [], b"", False
     for at in range(start, end, _AT_ONCE):
-        packed = left + raw[at : min(at + _AT_ONCE, end)].translate(None, _BLANKS)
+        packed = left + without_blanks(raw[at : min(at + _AT_ONCE, end)])
         whole = len(packed) // 4 * 4
         if packed and padded:
             return None
@@ -69,6 +73,28 @@ def _clean_base64(raw: bytes, start: int, end: int) -> bytes | None:
             return None
         left, padded = packed[whole:], padded or packed.endswith(b"=", 0, whole)
     return None if left else b"".join(pieces)
+
+
+def without_blanks(encoded: bytes) -> bytes:
+    """Base64 without its white space. Where lines are of one length, as nearly every program makes them, their ends are
+    taken out as columns, at a third of what it costs to look at each byte."""
+    width = encoded.find(b"\n") + 1
+    whole = len(encoded) // width * width if width else 0
+    if whole < _FEW:
+        return encoded.translate(None, _BLANKS)
+    packed = bytearray(encoded)
+    last = packed[whole:].translate(None, _BLANKS)
+    del packed[whole:]
+    for column in range(width - 1, max(width - 3, 0), -1):
+        if packed[column :: column + 1].translate(None, b"\r\n"):
+            break
+        del packed[column :: column + 1]
+    packed += last
+    return bytes(packed) if _has_no_blank(packed) else encoded.translate(None, _BLANKS)
+
+
+def _has_no_blank(packed: bytearray) -> bool:
+    return b"\n" not in packed and b"\r" not in packed and b" " not in packed and b"\t" not in packed
 
 
 def _damaged_base64(encoded: bytes) -> tuple[bytes, str | None]:

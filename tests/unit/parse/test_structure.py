@@ -158,3 +158,12 @@ def test_nothing_of_a_part_is_lost_where_the_mail_just_ends():
         b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nlast words"
     )
     assert parsed.text == "last words"
+
+
+def test_a_boundary_is_found_behind_hyphens_and_where_there_is_none_before():
+    leaves, warnings = tree(b"\n--b\n\nQUJD\n--b\n\nwell-known -- and\n-- \n--b\n\n-\n--b--")
+    assert (leaves, warnings) == (
+        [("text/plain", b"QUJD"), ("text/plain", b"well-known -- and\n-- "), ("text/plain", b"-")],
+        [],
+    )
+    assert tree(b"\n--b\n\nno more of them")[0] == [("text/plain", b"no more of them")]

@@ -126,3 +126,31 @@ def test_what_follows_the_padding_is_found_in_a_later_piece_too(monkeypatch: pyt
     content, problem = decode(raw, 0, len(raw), "base64")
     assert content == b"ABCD"
     assert problem is not None
+
+
+@given(
+    content=st.binary(min_size=1, max_size=50),
+    times=st.integers(1, 200),
+    width=st.integers(1, 100),
+    end=st.sampled_from([b"\n", b"\r\n", b"\r\r\n", b" \n", b"\t\r\n"]),
+    odd=st.lists(
+        st.tuples(st.integers(0, 10_000), st.sampled_from([b"\n", b"\r", b" ", b"\t", b"=", b"-", b"A", b""])),
+        max_size=4,
+    ),
+)
+def test_white_space_goes_the_same_by_columns_as_byte_by_byte(content, times, width, end, odd):
+    encoded = base64.b64encode(content * times)
+    lines = bytearray(b"".join(encoded[at : at + width] + end for at in range(0, len(encoded), width)))
+    for at, sign in odd:
+        lines[at : at + 1] = sign
+    assert transfer.without_blanks(bytes(lines)) == lines.translate(None, b" \t\r\n")
+
+
+def test_pieces_end_with_their_lines():
+    assert transfer._AT_ONCE % 77 == transfer._AT_ONCE % 78 == 0
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_base64_of_several_pieces(line_end):
+    content = os.urandom(3 * transfer._AT_ONCE)
+    assert read(base64.encodebytes(content).replace(b"\n", line_end), "base64") == (content, None)
