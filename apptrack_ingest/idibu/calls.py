@@ -106,7 +106,9 @@ class Calls:
 
     async def call(self, request: Request) -> Answer:
         """idibu's success. Raises IdibuRefused, IdibuUnauthorized, IdibuNotUnderstood or IdibuUnreachable."""
-        request = replace(request, secrets={**self._secrets, **request.secrets})
+        unnamed = {name: secret for name, secret in self._secrets.items() if request.params.get(name) is not secret}
+        if unnamed:
+            request = replace(request, secrets={**unnamed, **request.secrets})
         attempt = 0
         while True:
             attempt += 1
@@ -138,15 +140,18 @@ class Calls:
 
 def judged(request: Request, reply: Reply) -> Answer:
     """The success that came back. Raises an IdibuError for anything else."""
-    reply = replace(reply, media_type=request.redacted(reply.media_type))
     if reply.status in _SLOW_DOWN:
-        raise IdibuBusy(str(reply), reply.retry_after)
+        raise IdibuBusy(_shown(request, reply), reply.retry_after)
     answer = _understood(request, reply)
     if not answer.succeeded:
         raise _failed(request, reply, answer)
     if not 200 <= reply.status < 300:
-        raise _not_understood(reply, f"{reply}: says success all the same")
+        raise _not_understood(reply, f"{_shown(request, reply)}: says success all the same")
     return answer
+
+
+def _shown(request: Request, reply: Reply) -> str:
+    return str(replace(reply, media_type=request.redacted(reply.media_type)))
 
 
 def understood(read: Callable[[Answer], T], answer: Answer) -> T:
@@ -189,9 +194,9 @@ def _understood(request: Request, reply: Reply) -> Answer:
     try:
         return request.read(reply.body)
     except answers.AnswerError as error:
-        problem = f"{reply}: {error}"
+        problem = f"{_shown(request, reply)}: {error}"
     except xml.XmlError as error:
-        problem = f"{reply}: {error}{_excerpt(request, reply)}"
+        problem = f"{_shown(request, reply)}: {error}{_excerpt(request, reply)}"
     if reply.status in _DENIED:
         raise _permanent(request.denied(problem))
     raise _not_understood(reply, problem)

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 
-from lxml import etree
-
 from apptrack_ingest.idibu.xml import clean
 from apptrack_ingest.model import Report, ReportStatus
 from apptrack_ingest.phrases import NO_REASON
@@ -15,22 +13,31 @@ TEXT_LIMIT = 1000
 
 def to_xml(report: Report, timezone: tzinfo = UTC) -> str:
     """The element for the form field `data`; `date-processed` is written in `timezone` (idibu names none)."""
-    report = as_sent(report)
-    applicant = etree.Element("applicant")
-    _add(applicant, "status", report.status)
-    _add(applicant, "remote-id", report.remote_id)
-    _add(applicant, "error-message", report.error_message)
-    _add(applicant, "date-processed", f"{datetime.fromtimestamp(report.date_processed, timezone):%Y-%m-%d %H:%M:%S}")
-    return etree.tostring(applicant, encoding="unicode")
+    remote_id, words = _texts(report)
+    date = f"{datetime.fromtimestamp(report.date_processed, timezone):%Y-%m-%d %H:%M:%S}"
+    return (
+        f"<applicant><status>{report.status}</status>{_element('remote-id', remote_id)}{_element('error-message', words)}"
+        f"<date-processed>{date}</date-processed></applicant>"
+    )
 
 
 def as_sent(report: Report) -> Report:
     """The report with its texts as idibu gets them: fit for XML, cut, and a fail never without a reason."""
-    words = clean(report.error_message or "", TEXT_LIMIT) or (NO_REASON if report.status is ReportStatus.FAIL else None)
-    return replace(report, remote_id=clean(report.remote_id or "", TEXT_LIMIT) or None, error_message=words)
+    remote_id, words = _texts(report)
+    return replace(report, remote_id=remote_id, error_message=words)
 
 
-def _add(parent: etree._Element, name: str, text: str | None) -> None:
-    """An optional element is left out when it is empty."""
-    if text:
-        etree.SubElement(parent, name).text = text
+def _texts(report: Report) -> tuple[str | None, str | None]:
+    """The remote id and the error message."""
+    remote_id, words = report.remote_id, report.error_message
+    remote_id = clean(remote_id, TEXT_LIMIT) or None if remote_id else None
+    words = clean(words, TEXT_LIMIT) or None if words else None
+    return remote_id, NO_REASON if words is None and report.status is ReportStatus.FAIL else words
+
+
+def _element(name: str, text: str | None) -> str:
+    """As lxml would write it; left out when it is empty."""
+    if not text:
+        return ""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+    return f"<{name}>{text}</{name}>"

@@ -4,15 +4,17 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from apptrack_ingest.errors import IdibuError, IdibuNotUnderstood, IdibuUnreachable
 from apptrack_ingest.idibu.calls import Request, judged
 from apptrack_ingest.idibu.client import DETAIL_LIMIT, Client, IdibuBusy
-from apptrack_ingest.idibu.http import LONGEST_RETRY_AFTER, Http, Reply, redact
+from apptrack_ingest.idibu.http import LONGEST_RETRY_AFTER, Http, Reply, encoded, redact
 from apptrack_ingest.idibu.sandbox import Sandbox
 from apptrack_ingest.idibu.sandbox_script import Fault, Step
 from apptrack_ingest.idibu.xml import MAX_BYTES
@@ -204,6 +206,11 @@ async def test_closing_ends_what_is_under_way(sandbox: Sandbox) -> None:
     await http.close()
     with pytest.raises(IdibuUnreachable):
         await asyncio.wait_for(under_way, 10)
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_values_are_encoded_as_by_the_standard_library(values: dict[str, str]) -> None:
+    assert encoded(values) == urlencode(values)
 
 
 def test_redaction_takes_out_every_spelling() -> None:

@@ -52,6 +52,12 @@ def test_any_text_is_well_formed_xml_that_reads_back(
         assert fields.get(tag) == expected
 
 
+@given(ANY_TEXT, st.sampled_from(ReportStatus))
+def test_it_is_written_as_lxml_would(text: str | None, status: ReportStatus) -> None:
+    document = to_xml(Report(1, status, WHEN, text, text))
+    assert etree.tostring(etree.fromstring(document.encode("utf-8")), encoding="unicode") == document
+
+
 @given(st.integers(TEXT_LIMIT - 2, TEXT_LIMIT + 2), st.sampled_from("xé😀&"))
 def test_long_text_is_cut_between_characters(length: int, character: str) -> None:
     root = etree.fromstring(to_xml(Report(1, ReportStatus.FAIL, WHEN, error_message=character * length)))
