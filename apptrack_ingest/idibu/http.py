@@ -22,8 +22,9 @@ import httpx
 from pydantic import SecretStr
 
 from apptrack_ingest.errors import IdibuError, IdibuNotUnderstood, IdibuUnreachable
+from apptrack_ingest.idibu.plain import Headers
 from apptrack_ingest.idibu.proxied import Proxied
-from apptrack_ingest.idibu.wire import Headers, Wire
+from apptrack_ingest.idibu.wire import Wire
 from apptrack_ingest.idibu.xml import MAX_BYTES
 
 LONGEST_RETRY_AFTER = 24 * 3600.0

@@ -4,7 +4,8 @@ from http.cookiejar import DefaultCookiePolicy
 
 import httpx
 
-from apptrack_ingest.idibu.wire import AT_ONCE, KEPT, Headers
+from apptrack_ingest.idibu.plain import Headers
+from apptrack_ingest.idibu.wire import AT_ONCE, KEPT
 
 _LIMITS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=KEPT)
 _DIRECT = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}

@@ -1,8 +1,8 @@
 """HTTP/1.1 over connections that are kept, for one kind of use: a request, its whole answer, the next one.
 
 httpx serves every kind of use, on two event loops, with two protocols, through proxies; half of what a worker's loop took
-went into it. This stands in its place where no proxy is in between (see `http.Http`). h11 reads and writes the protocol, as
-it does there, and errors are httpx's.
+went into it. This stands in its place where no proxy is in between (see `http.Http`). h11 reads the protocol, as it does
+there, but for the plainest of answers (`plain`), and errors are httpx's.
 """
 
 import asyncio
@@ -11,13 +11,15 @@ import select
 import socket
 import ssl
 from collections import defaultdict
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import cast
+from typing import NamedTuple, cast
 
 import h11
 import httpx
 from aiohappyeyeballs import start_connection
+
+from apptrack_ingest.idibu import plain
+from apptrack_ingest.idibu.plain import Headers
 
 AT_ONCE = 16
 """Connections at a time; further requests wait."""
@@ -40,10 +42,21 @@ _LARGEST_HEAD = 100 * 1024
 
 _PLAIN_PATH = re.compile(r"/(?:[A-Za-z0-9/._~-]|%[0-9A-Fa-f]{2})*")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-_END = h11.EndOfMessage()
+_BODILESS = frozenset({"HEAD", "CONNECT"})
+"""Their answers have no body, whatever the Content-Length says (RFC 9112, 6.3)."""
 
 Origin = tuple[bytes, bytes, int]
-Headers = Sequence[tuple[bytes, bytes]]
+
+
+class _Request(NamedTuple):
+    method: str
+    target: bytes
+    headers: Headers
+    body: bytes
+
+    def written(self) -> bytes:
+        fields = b"".join([b"%s: %s\r\n" % field for field in self.headers])
+        return b"%s %s HTTP/1.1\r\n%s\r\n%s" % (self.method.encode(), self.target, fields, self.body)
 
 
 class Wire:
@@ -59,23 +72,20 @@ class Wire:
         """Sends a request and returns the head of its answer, which must be closed; `query` (encoded) is added to the URL,
         Host and Content-Length to the headers."""
         origin, host, path = _place(url)
-        request = h11.Request(
-            method=method,
-            target=path + b"?" + query.encode("ascii") if query else path,
-            headers=[(b"Host", host), *headers, *_length(method, body)],
-        )
+        target = path + b"?" + query.encode("ascii") if query else path
+        request = _Request(method, target, ((b"Host", host), *headers, *_length(method, body)), body)
         await self._places.acquire()
         connection = None
         try:
             connection = await self._connection(origin)
-            connection.send(request, body)
-            head = await connection.head()
+            connection.send(request)
+            status, received = await connection.head()
         except BaseException as error:
             self._release(connection, kept=False)
             if isinstance(error, h11.RemoteProtocolError | EOFError):
                 raise httpx.RemoteProtocolError(type(error).__name__) from None
             raise
-        return Answer(self, connection, head)
+        return Answer(self, connection, status, received)
 
     async def close(self) -> None:
         """Closes all connections; an exchange under way ends with an error."""
@@ -150,10 +160,15 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
-        self._protocol = h11.Connection(h11.CLIENT, _LARGEST_HEAD)
         self._transport: asyncio.Transport
+        self._request: _Request
+        self._received = bytearray()  # and nobody has made sense of yet
+        self._ended = False
+        self._plain: plain.Head | None = None
+        self._protocol: h11.Connection | None = None  # of an exchange whose answer is not plain
         self._ahead = 0
         self._asleep = False
+        self._look: select.poll | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -166,14 +181,19 @@ class _Connection(asyncio.Protocol):
         if self._asleep:  # nobody asked for anything: it would be taken for the next answer
             self.close()
             return
-        self._protocol.receive_data(data)
+        if self._protocol is None:
+            self._received += data
+        else:
+            self._protocol.receive_data(data)
         self._ahead += len(data)
         if self._ahead > _MOST_AHEAD:
             self._transport.pause_reading()
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._protocol.receive_data(b"")
+        self._ended = True
+        if self._protocol is not None:
+            self._protocol.receive_data(b"")
         self._wake()
 
     def _wake(self) -> None:
@@ -182,35 +202,75 @@ class _Connection(asyncio.Protocol):
 
     # -- one exchange
 
-    def send(self, request: h11.Request, body: bytes) -> None:
+    def send(self, request: _Request) -> None:
         """The whole request, in one piece."""
-        parts = (self._protocol.send(event) for event in (request, h11.Data(body), _END))
+        self._request = request
         if not self._transport.is_closing():  # else its end is what is read next
-            self._transport.write(b"".join(part for part in parts if part))
+            self._transport.write(request.written())
 
-    async def head(self) -> h11.Response:
-        """The head of the answer; informational ones before it are passed over (RFC 9110, 15.2)."""
-        while isinstance(event := await self._event(), h11.InformationalResponse):
+    async def head(self) -> tuple[int, Headers]:
+        """Status and headers of the answer; informational ones before it are passed over (RFC 9110, 15.2)."""
+        while not (self._received or self._ended):
+            await self._more()
+        found = plain.head(self._received) if self._request.method not in _BODILESS else None
+        while found is not None and len(self._received) < found.end and not self._ended:
+            await self._more()
+        if found is None or len(self._received) < found.end:
+            return await self._head_by(self._handed_over())
+        self._plain = found
+        return found.status, found.headers
+
+    def _handed_over(self) -> h11.Connection:
+        """h11, brought to where we are: the request sent, so much received."""
+        method, target, headers, body = self._request
+        self._protocol = protocol = h11.Connection(h11.CLIENT, _LARGEST_HEAD)
+        protocol.send(h11.Request(method=method, target=target, headers=list(headers)))
+        if body:
+            protocol.send(h11.Data(body))
+        protocol.send(h11.EndOfMessage())
+        if self._received:
+            protocol.receive_data(bytes(self._received))
+            self._received.clear()
+        if self._ended:
+            protocol.receive_data(b"")
+        return protocol
+
+    async def _head_by(self, protocol: h11.Connection) -> tuple[int, Headers]:
+        while isinstance(event := await self._event(protocol), h11.InformationalResponse):
             pass
         if not isinstance(event, h11.Response):
             raise EOFError
-        return event
+        return event.status_code, event.headers.raw_items()
 
     async def body(self, most: int) -> bytes | None:
         """All of it; None where that is more than so many bytes."""
+        if self._protocol is not None:
+            return await self._body_by(self._protocol, most)
+        head, self._plain = self._plain, None
+        if head is None or head.end - head.begin > most:
+            return None
+        body = bytes(self._received[head.begin : head.end])
+        del self._received[: head.end]
+        return body
+
+    async def _body_by(self, protocol: h11.Connection, most: int) -> bytes | None:
         found = bytearray()
-        while isinstance(event := await self._event(), h11.Data):
+        while isinstance(event := await self._event(protocol), h11.Data):
             found += event.data
             if len(found) > most:
                 return None
         return bytes(found)
 
-    async def _event(self) -> object:
-        while (event := self._protocol.next_event()) is h11.NEED_DATA:
-            self._waiting = asyncio.get_running_loop().create_future()
-            self._read_on()
-            await self._waiting
+    async def _event(self, protocol: h11.Connection) -> object:
+        while (event := protocol.next_event()) is h11.NEED_DATA:
+            await self._more()
         return event
+
+    async def _more(self) -> None:
+        """Until something comes, or the end."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._read_on()
+        await self._waiting
 
     def _read_on(self) -> None:
         self._ahead = 0
@@ -221,10 +281,9 @@ class _Connection(asyncio.Protocol):
 
     def sleep(self, idle: "list[_Connection]") -> bool:
         """Waits for its next use for a while; False where the server has had enough of it, or said more than asked."""
-        finished = self._protocol.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}
-        if not finished or self._protocol.trailing_data[0] or self._transport.is_closing():
+        if not self._finished() or self._transport.is_closing():
             return False
-        self._protocol.start_next_cycle()
+        self._protocol = None
         self._read_on()
 
         def expire() -> None:
@@ -233,6 +292,13 @@ class _Connection(asyncio.Protocol):
 
         self._asleep, self._timer = True, asyncio.get_running_loop().call_later(KEPT_FOR, expire)
         return True
+
+    def _finished(self) -> bool:
+        """Whether the answer was read to its end, and nothing came behind it."""
+        if self._protocol is None:
+            return self._plain is None and not self._received
+        done = self._protocol.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}
+        return done and not self._protocol.trailing_data[0]
 
     def awake(self) -> bool:
         """Ends the waiting; False where the server closed meanwhile, or said something unasked."""
@@ -246,9 +312,10 @@ class _Connection(asyncio.Protocol):
 
     def _has_something(self) -> bool:
         """Whether its end, or anything else, is there for us to read and the loop has not come to it yet."""
-        look = select.poll()
-        look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(look.poll(0))
+        if self._look is None:
+            self._look = select.poll()
+            self._look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._look.poll(0))
 
     def close(self) -> None:
         """Closes it at once: nothing that is still to be sent matters."""
@@ -260,11 +327,10 @@ class _Connection(asyncio.Protocol):
 class Answer:
     """What came back so far; closing it gives the connection back, for further use when it was read to its end."""
 
-    def __init__(self, wire: Wire, connection: _Connection, head: h11.Response) -> None:
+    def __init__(self, wire: Wire, connection: _Connection, status: int, headers: Headers) -> None:
         self._wire, self._connection = wire, connection
         self._closed = False
-        self.status: int = head.status_code
-        self.headers: Headers = head.headers.raw_items()
+        self.status, self.headers = status, headers
 
     async def body(self, most: int) -> bytes | None:
         """All of it; None where that is more than `most` bytes. Closed meanwhile, or not whole: RemoteProtocolError."""

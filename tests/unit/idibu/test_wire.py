@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import h11
 import httpx
 import pytest
 import trustme
@@ -86,6 +87,61 @@ async def test_an_answer_may_come_in_any_pieces(wire: Wire) -> None:
         assert await ask(wire, server.url) == b"abcd"
         assert await ask(wire, server.url) == b"abcd"
         assert server.connections == 1
+
+
+async def test_the_body_of_a_plain_answer_may_come_later(wire: Wire) -> None:
+    async with serving(saying(ANSWER[:-2], b"o", b"k")) as server:
+        assert [await ask(wire, server.url) for _ in range(3)] == [b"ok"] * 3
+        assert server.connections == 1
+
+
+async def test_a_plain_answer_too_long_for_whoever_asks(wire: Wire) -> None:
+    async with serving(saying(ANSWER)) as server:
+        answer = await wire.ask("GET", server.url)
+        assert await answer.body(1) is None
+        await answer.close()
+        assert await ask(wire, server.url) == b"ok"
+        assert server.connections == 2
+
+
+async def test_an_answer_to_head_has_no_body_whatever_its_length(wire: Wire) -> None:
+    async with serving(saying(ANSWER[:-2])) as server:
+        assert await ask(wire, server.url, "HEAD") == b""
+        assert await ask(wire, server.url, "HEAD") == b""
+        assert server.connections == 1
+
+
+async def test_plain_and_other_answers_follow_each_other_on_one_connection(wire: Wire) -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    answers = iter([ANSWER, chunked, ANSWER, chunked, chunked, ANSWER])
+
+    async def answering(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(next(answers))
+
+    async with serving(answering) as server:
+        assert [await ask(wire, server.url) for _ in range(6)] == [b"ok", b"abc", b"ok", b"abc", b"abc", b"ok"]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"data=%3Capplicant%3E"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_is_written_as_h11_would(wire: Wire, method: str, body: bytes) -> None:
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(len(body)))
+        writer.write(ANSWER)
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/a"
+        answer = await wire.ask(method, url, "b=c", ((b"Content-Type", b"text/plain"),), body)
+        await answer.close()
+    headers: list[tuple[str, bytes | str]] = [("Host", httpx.URL(url).netloc), ("Content-Type", "text/plain")]
+    if body or method == "POST":
+        headers.append(("Content-Length", str(len(body))))
+    protocol = h11.Connection(h11.CLIENT)
+    events = (h11.Request(method=method, target="/a?b=c", headers=headers), h11.Data(body), h11.EndOfMessage())
+    assert heard == [b"".join(protocol.send(event) or b"" for event in events)]
 
 
 @pytest.mark.parametrize(
