@@ -3,7 +3,7 @@
 An HTTP 200 is no success: only `success` in idibu's XML is.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from apptrack_ingest.idibu import answers, limits
 from apptrack_ingest.idibu.accounts import Partner
-from apptrack_ingest.idibu.answers import ApplicantStatus
+from apptrack_ingest.idibu.answers import Answer, ApplicantStatus
 from apptrack_ingest.idibu.applicants import Applicants
 from apptrack_ingest.idibu.calls import DETAIL_LIMIT, Calls, IdibuBusy, Request, Retry, every, understood
 from apptrack_ingest.idibu.http import Door, Values
@@ -68,7 +68,8 @@ class Client:
         Returns only when idibu's XML says success. May be repeated: idibu updates what it holds.
         """
         document = status if isinstance(status, str) else status.to_xml()
-        await self._calls.call(self._request("POST", f"{PATH}/{applicant_id:d}", form={"data": document}))
+        path, form = f"{PATH}/{applicant_id:d}", {"data": document}
+        await self._calls.call(self._request("POST", path, form=form, read=answers.read_again))
 
     async def get_status(self, applicant_id: int, addressing: Addressing = Addressing.PATH) -> ApplicantStatus | None:
         """What idibu holds of one applicant (seed-applicant-status.txt, option 1; the other addressing is of later
@@ -114,7 +115,14 @@ class Client:
     async def _listed(self, request: Request) -> list[ApplicantStatus]:
         return understood(answers.applicants, await self._calls.call(request))
 
-    def _request(self, method: str, path: str, params: Values | None = None, form: Values | None = None) -> Request:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        params: Values | None = None,
+        form: Values | None = None,
+        read: Callable[[bytes], Answer] = answers.read,
+    ) -> Request:
         if self._hash is None:
             raise ValueError("this call needs the account's hash")
-        return Request(method, path, {**(params or {}), "hash": self._hash}, form)
+        return Request(method, path, {**(params or {}), "hash": self._hash}, form, read=read)

@@ -77,7 +77,8 @@ def clean(text: str, limit: int) -> str:
 
 def name(element: etree._Element) -> str:
     """The element's name without name space, in lower case: idibu's older services write it in capitals."""
-    return etree.QName(element).localname.lower()
+    tag = element.tag
+    return tag.lower() if isinstance(tag, str) and tag[0] != "{" else etree.QName(element).localname.lower()
 
 
 def children(element: etree._Element, wanted: str) -> Iterator[etree._Element]:

@@ -122,3 +122,16 @@ def test_nested_words_are_read_once_in_linear_time() -> None:
     message = answers.read(body.encode()).message
     assert message.endswith("e998e999; last")
     assert message.count("e500") == 1
+
+
+def test_an_answer_read_again_is_what_it_says_each_time() -> None:
+    saved, failed = b"<idibu><status>success</status></idibu>", b"<idibu><status>failed</status></idibu>"
+    for _ in range(2):
+        assert [answers.read_again(body).succeeded for body in (saved, failed)] == [True, False]
+        with pytest.raises(XmlError):
+            answers.read_again(b"")
+
+
+def test_a_long_answer_is_not_kept() -> None:
+    long = b"<idibu><status>success</status><response>" + b"x" * 512 + b"</response></idibu>"
+    assert answers.read_again(long) is not answers.read_again(long)
