@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import contextvars
+import functools
 import inspect
 import math
+import os
+import queue
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +27,8 @@ CANCEL_GRACE = 10.0
 """Seconds a cancelled handler has for tidying up before it is left to itself."""
 MAX_OVERRUNNING = 32
 """Threads of one synchronous handler that may run on past their time-out; with more, it is not called for now."""
+IDLE = 1.0
+"""Seconds that a thread without a call waits for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,38 +139,80 @@ class _Overrunning(Exception):
     """Too many threads of this handler run on past their time-out."""
 
 
-_abandoned: dict[int, list[threading.Thread]] = {}
+_abandoned: dict[int, list["_Call"]] = {}
 
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """A daemon thread for each call: a pool would be used up by calls that hang, and waited for at exit."""
+    """In a daemon thread that nothing else runs in: a pool would be used up by calls that hang, and waited for at exit."""
     key = id(getattr(function, "__self__", function))  # nobody else's id while a thread holds on to the object
     _must_not_pile_up(key)
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-    context, given = contextvars.copy_context(), list(arguments)
-
-    def work() -> None:
-        answer: tuple[Any, BaseException | None]
-        try:
-            answer = context.run(function, *given), None
-        except BaseException as error:  # noqa: BLE001 - handed over to the waiting side, which sorts it
-            answer = None, error
-        given.clear()  # the thread may end later than the next large application comes
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_settle, future, answer)
-
-    thread = threading.Thread(target=work, name="handler", daemon=True)
-    thread.start()
+    call = _Call(function, arguments)
+    (_idle.pop() if _idle else _Thread()).calls.put(call)
     try:
-        result, error = await future
+        result, error = await call.answered
     except asyncio.CancelledError:
-        _abandoned.setdefault(key, []).append(thread)
+        _abandoned.setdefault(key, []).append(call)
         raise
     if error is not None:
         # Only the main thread is ever interrupted or cancelled: from here these are an error like others.
         raise error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
     return result
+
+
+_Answer = tuple[Any, BaseException | None]
+
+
+class _Call:
+    """What a thread is to do; it holds on to nothing of it once that is done, for it may be looked at later."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.answered: asyncio.Future[_Answer] = self._loop.create_future()
+        self.ended = False
+        self._work: Callable[[], Any] | None = functools.partial(contextvars.copy_context().run, function, *arguments)
+
+    def made(self) -> _Answer:
+        work, self._work = self._work, None
+        assert work is not None
+        try:
+            return work(), None
+        except BaseException as error:  # noqa: BLE001 - handed over to the waiting side, which sorts it
+            return None, error
+        finally:
+            self.ended = True
+
+    def tell(self, answer: _Answer) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(_settle, self.answered, answer)
+
+
+class _Thread(threading.Thread):
+    """Makes one call, and another if that comes soon: starting a thread takes twice as long as waking one."""
+
+    def __init__(self) -> None:
+        super().__init__(name="handler", daemon=True)
+        self.calls: queue.SimpleQueue[_Call] = queue.SimpleQueue()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                call = self.calls.get(timeout=IDLE)
+            except queue.Empty:
+                try:
+                    _idle.remove(self)
+                except ValueError:  # somebody has just taken it: a call is on its way
+                    continue
+                return
+            answer = call.made()
+            _idle.append(self)  # before the answer is heard, so that the next call finds it
+            call.tell(answer)
+            del call, answer  # the next one may be long in coming
+
+
+_idle: list[_Thread] = []
+"""The threads that wait for a call, the last used at the end."""
+os.register_at_fork(after_in_child=_idle.clear)
 
 
 def _settle(future: asyncio.Future[Any], answer: Any) -> None:
@@ -174,7 +221,7 @@ def _settle(future: asyncio.Future[Any], answer: Any) -> None:
 
 
 def _must_not_pile_up(key: int) -> None:
-    still = [thread for thread in _abandoned.pop(key, []) if thread.is_alive()]
+    still = [call for call in _abandoned.pop(key, []) if not call.ended]
     if still:
         _abandoned[key] = still
     if len(still) >= MAX_OVERRUNNING:

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -236,6 +237,42 @@ async def test_a_stuck_thread_does_not_hold_up_the_end_of_the_process() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     out, _ = await asyncio.wait_for(process.communicate(), 30)
     assert (out.strip(), process.returncode) == (b"timeout", 0)
+
+
+async def test_a_thread_makes_one_call_at_a_time_and_another_when_it_is_done() -> None:
+    together = threading.Barrier(3)
+
+    def handle(application: Application) -> Verdict:
+        together.wait(10)
+        return Accepted(threading.get_ident())  # type: ignore[arg-type]
+
+    for _ in range(20):
+        outcomes = await asyncio.gather(*(run(handle, APPLICATION, 30) for _ in range(3)))
+        threads = {outcome.verdict.remote_id for outcome in outcomes if isinstance(outcome, Done)}  # type: ignore[union-attr]
+        assert len(threads) == 3
+    assert sum(thread.name == "handler" for thread in threading.enumerate()) < 10
+
+
+@pytest.mark.parametrize("error", [None, ValueError()])
+async def test_a_thread_that_waits_holds_on_to_nothing_and_ends(error: Exception | None) -> None:
+    application = an_application()
+    before = sys.getrefcount(application)
+
+    def handle(application: Application) -> Verdict:
+        if error:
+            raise error
+        return Accepted()
+
+    await run(handle, application, 30)
+    if error:
+        error.__traceback__ = None
+    gc.collect()  # an error and the frames it went through hold each other
+    assert sys.getrefcount(application) == before
+    waiting = [thread for thread in threading.enumerate() if thread.name == "handler"]
+    assert waiting
+    for thread in waiting:
+        await asyncio.to_thread(thread.join, 10)
+        assert not thread.is_alive()
 
 
 async def test_close_is_optional_bounded_and_never_raises() -> None:
