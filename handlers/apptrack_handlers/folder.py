@@ -178,7 +178,7 @@ class Folder:
             if mail:
                 files.append((below, MAIL, mail))
             payload |= {"delivery": delivery, "mail": f"{delivery}/{MAIL}" if mail else None}
-            files.append((root, APPLICATION, readable_json(payload).encode() + b"\n"))
+            files.append((root, APPLICATION, readable_json(payload) + b"\n"))
             for start in range(0, len(files), OPEN_FILES):
                 self._write_files(files[start : start + OPEN_FILES])
             sync(below)
