@@ -7,6 +7,7 @@ import weakref
 import pytest
 
 from apptrack_ingest.receive.budget import Budget
+from apptrack_ingest.receive.data import SLICE
 from apptrack_ingest.receive.incoming import Incoming
 
 PATIENCE = 10.0
@@ -196,6 +197,20 @@ async def test_what_came_with_the_end_is_accounted_for_as_well(budget):
     assert not waits.done()
     mail.incoming.release()
     assert await waits == b"z" * 60 + b"\r\n" and budget.in_use == 62
+
+
+async def test_large_mails_are_copied_one_at_a_time_and_small_ones_wait_for_nobody():
+    budget = Budget(10 * SLICE)
+    small, large = Mail(budget, limit=10 * SLICE), Mail(budget, limit=10 * SLICE)
+    for mail, more in ((small, 0), (large, 1)):
+        mail.feed(b"x" * 100_000)
+        mail.feed(b"x" * (SLICE - 100_002 + more) + b"\r\n.\r\n")
+    async with budget.copying:
+        assert len(await small.incoming.whole()) == SLICE
+        waits = asyncio.create_task(large.incoming.whole())
+        await turns()
+        assert not waits.done()
+    assert len(await waits) == SLICE + 1
 
 
 async def test_a_mail_too_big_only_by_its_last_bytes_gives_back_what_it_held(budget):
