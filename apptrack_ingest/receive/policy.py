@@ -11,24 +11,24 @@ from typing import Final, NamedTuple
 # --- replies ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """One SMTP reply: code (RFC 5321, 4.2), enhanced code (RFC 3463; "" where RFC 2034 wants none) and text."""
+    """One SMTP reply: code (RFC 5321, 4.2), enhanced code (RFC 3463; "" where RFC 2034 wants none) and text; `wire` is the
+    same as it is sent, with CRLF."""
 
     code: int
     enhanced: str
     text: str
+    wire: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wire", self.render().encode() + b"\r\n")
 
     def render(self) -> str:
         """The reply's line, without CRLF."""
         if self.enhanced:
             return f"{self.code} {self.enhanced} {self.text}" if self.text else f"{self.code} {self.enhanced}"
         return f"{self.code} {self.text}" if self.text else str(self.code)
-
-    @cached_property
-    def wire(self) -> bytes:
-        """The same as it is sent, with CRLF."""
-        return self.render().encode() + b"\r\n"
 
     def filled(self, **values: object) -> "Reply":
         """The same reply with the {fields} of its text filled in."""
