@@ -36,6 +36,8 @@ def _cut(text: str, size: int) -> str:
 
 
 def _unique(name: str, taken: set[str]) -> str:
+    if name.casefold() not in taken:
+        return name
     path, number, candidate = PurePosixPath(name), 1, name
     while candidate.casefold() in taken:
         number += 1

@@ -9,6 +9,7 @@ delivery beside the old one and then replaces application.json in one step, so t
 at any moment, also after a kill -9. The delivery before stays until the next one, for a reader who is still at it.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -16,14 +17,14 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from apptrack_handlers.file_names import file_names
-from apptrack_handlers.places import LOCKS, locked, make_directory, sync, sync_directory
+from apptrack_handlers.places import LOCKS, Opened, lock, locked, make_directory, sync, sync_directory
 from apptrack_handlers.readable_json import readable_json
 from apptrack_ingest import Accepted, Application, Person, Verdict, to_payload
 
@@ -104,14 +105,13 @@ class Folder:
     @contextmanager
     def _at(self, account: str, applicant: str) -> Iterator[int]:
         """The account's directory, opened, while this applicant in it is ours alone."""
-        if not os.access(f"{account}/{WORK}/{LOCKS}", os.F_OK):  # somebody took it away
-            self._make_work(account)
-        with locked(f"{account}/{WORK}", applicant):
-            directory = os.open(account, os.O_RDONLY | os.O_DIRECTORY)
+        with Opened() as opened:
             try:
-                yield directory
-            finally:
-                os.close(directory)
+                directory = _enter(account, applicant, opened)
+            except FileNotFoundError:  # somebody took it away
+                self._make_work(account)
+                directory = _enter(account, applicant, opened)
+            yield directory
 
     def _remove(self, account: str, applicant: str) -> bool:
         """Out of a reader's sight in one step, then off the disk; True when there was something."""
@@ -143,10 +143,9 @@ class Folder:
         moved = False
         try:
             self._write(application, build, delivery, directory)
-            if os.access(applicant, os.F_OK, dir_fd=directory):
+            if current or not _moved(build, applicant, directory):
                 _replace(applicant, build, delivery, str(current.get("delivery")), directory)
             else:
-                os.rename(build, applicant, src_dir_fd=directory, dst_dir_fd=directory)
                 moved = True
                 sync(directory)
         finally:
@@ -165,7 +164,7 @@ class Folder:
 
     def _write(self, application: Application, build: str, delivery: str, directory: int) -> None:
         """A complete candidate in `build`, on the disk when this returns: all but its own name, thrown away by a crash."""
-        with ExitStack() as opened:
+        with Opened() as opened:
             root = self._new_directory(build, directory, opened)
             below = self._new_directory(delivery, root, opened)
             payload = to_payload(application, documents="names")
@@ -184,24 +183,22 @@ class Folder:
             sync(below)
             sync(root)
 
-    def _new_directory(self, name: str, inside: int, opened: ExitStack) -> int:
+    def _new_directory(self, name: str, inside: int, opened: Opened) -> int:
         try:
             os.mkdir(name, 0o700, dir_fd=inside)
         except FileExistsError:  # of an attempt that was killed
             shutil.rmtree(name, dir_fd=inside)
             os.mkdir(name, 0o700, dir_fd=inside)
-        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=inside)
-        opened.callback(os.close, descriptor)
+        descriptor = opened.open(name, os.O_RDONLY | os.O_DIRECTORY, inside)
         if self.settings.group_readable:  # which the umask may have refused
             os.fchmod(descriptor, self._directory_mode)
         return descriptor
 
     def _write_files(self, files: list[tuple[int, str, bytes]]) -> None:
-        with ExitStack() as opened:
+        with Opened() as opened:
             descriptors = []
             for directory, name, content in files:
-                descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
-                opened.callback(os.close, descriptor)
+                descriptor = opened.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, directory)
                 descriptors.append(descriptor)
                 if self.settings.group_readable:
                     os.fchmod(descriptor, self._file_mode)
@@ -218,6 +215,12 @@ class Folder:
                 if ours:
                     shutil.rmtree(work / applicant, ignore_errors=True)
                     (work / f"{applicant}.lock").unlink(missing_ok=True)  # each had a file of its own once
+
+
+def _enter(account: str, applicant: str, opened: Opened) -> int:
+    directory = opened.open(account, os.O_RDONLY | os.O_DIRECTORY)
+    lock(opened.open(f"{WORK}/{LOCKS}", os.O_RDWR, directory), applicant)
+    return directory
 
 
 def _with_address(account: str, address: str) -> Iterator[str]:
@@ -238,6 +241,17 @@ def _current(path: str | Path, inside: int | None = None) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def _moved(build: str, applicant: str, directory: int) -> bool:
+    """Shows the candidate for the first time; False where something has that name already."""
+    try:
+        os.rename(build, applicant, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        return False
+    return True
 
 
 def _replace(applicant: str, build: str, delivery: str, current: str, directory: int) -> None:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 LOCKS = ".locks"
 """Beside the things that are locked, and never one of them: it stays, empty, when nothing is locked."""
@@ -25,6 +26,30 @@ def make_directory(path: Path, mode: int) -> None:
         path.mkdir(mode=0o700)
         path.chmod(mode)
     sync_directory(path.parent)
+
+
+class Opened:
+    """Files and directories that are closed together, the last opened first."""
+
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+
+    def open(self, path: str, flags: int, inside: int | None = None) -> int:
+        """As os.open, with a `path` that counts from the directory `inside`; what it makes is for us alone."""
+        descriptor = os.open(path, flags, 0o600, dir_fd=inside)
+        self._descriptors.append(descriptor)
+        return descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._descriptors:
+            try:
+                os.close(self._descriptors.pop())
+            except OSError:
+                self.__exit__(*error)
+                raise
 
 
 def sync_directory(path: str | Path, inside: int | None = None) -> None:
@@ -57,12 +82,14 @@ def locked(directory: str, name: str, wait: bool = True) -> Iterator[bool]:
     """
     descriptor = os.open(f"{directory}/{LOCKS}", os.O_RDWR)
     try:
-        yield _take(descriptor, zlib.crc32(os.fsencode(name)) & 0x7FFFFFFF, wait)
+        yield lock(descriptor, name, wait)
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, place: int, wait: bool) -> bool:
+def lock(descriptor: int, name: str, wait: bool = True) -> bool:
+    """As `locked`, of the file for locks, opened to be written; until it is closed."""
+    place = zlib.crc32(os.fsencode(name)) & 0x7FFFFFFF
     command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
     try:
         fcntl.fcntl(descriptor, command, _RANGE.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))

@@ -99,6 +99,28 @@ def test_a_spoiled_application_json_is_put_right(tmp_path: Path, content: str) -
     assert read(tmp_path)["contents"] == {"Jane Doe CV.pdf": A_PDF}
 
 
+@pytest.mark.parametrize("inside", [(), ("notes.txt",), ("delivery-of-old", "notes.txt")])
+def test_a_directory_that_is_there_already_becomes_the_candidates(tmp_path: Path, inside: tuple[str, ...]) -> None:
+    candidate = tmp_path / "default" / "7"
+    candidate.mkdir(parents=True)
+    for name in inside:
+        (candidate / name).mkdir()
+    in_(tmp_path).handle(FIRST)
+    assert read(tmp_path)["contents"] == {"Jane Doe CV.pdf": A_PDF}
+    assert (candidate / "notes.txt").exists() is ("notes.txt" in inside), "what is not ours stays"
+    assert len(deliveries(tmp_path)) == 1
+    assert left_over(tmp_path) == []
+
+
+def test_a_file_in_the_candidates_place_is_an_error_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "7").write_text("whose?")
+    with pytest.raises(NotADirectoryError):
+        in_(tmp_path).handle(FIRST)
+    assert (tmp_path / "default" / "7").read_text() == "whose?"
+    assert left_over(tmp_path) == []
+
+
 @pytest.mark.parametrize("account", ["", ".", "..", "../other", "a/b", "a\\b", "a\0b", ".work"])
 def test_an_account_name_cannot_leave_the_directory(tmp_path: Path, account: str) -> None:
     with pytest.raises(ValueError, match="name of a directory"):

@@ -139,6 +139,17 @@ def test_directories_that_were_taken_away_are_made_again(tmp_path: Path) -> None
     assert (tmp_path / "here" / "default" / "7" / "application.json").exists()
 
 
+def test_a_place_for_work_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
+    handler = in_(tmp_path)
+    handler.handle(FIRST)
+    (tmp_path / "default" / WORK / ".locks").unlink()
+    handler.handle(UPDATE)
+    (tmp_path / "default" / WORK / ".locks").unlink()
+    (tmp_path / "default" / WORK).rmdir()
+    handler.handle(FIRST)
+    assert len(list((tmp_path / "default" / "7").glob("delivery-*"))) == 2
+
+
 def test_many_at_a_time_leave_one_whole_candidate(tmp_path: Path) -> None:
     """Each handler stands for a process: the lock belongs to the opened file, whoever opened it."""
     applications = [an_application(applicant_id=7, subject=str(n), documents=MANY.documents) for n in range(8)]

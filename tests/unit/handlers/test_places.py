@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apptrack_handlers.places import LOCKS, locked
+from apptrack_handlers.places import LOCKS, Opened, locked
 
 
 @pytest.fixture
@@ -91,3 +91,12 @@ def test_a_file_that_cannot_be_locked_is_an_error(directory: str, monkeypatch: p
     for wait in (True, False):
         with pytest.raises(OSError, match="No locks"), locked(directory, "7", wait=wait):
             pass
+
+
+def test_what_was_opened_is_closed_even_where_closing_one_fails(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"), Opened() as opened:
+        first, second, third = (opened.open(str(tmp_path), os.O_RDONLY) for _ in range(3))
+        os.close(second)
+    for descriptor in (first, second, third):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
