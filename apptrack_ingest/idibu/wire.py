@@ -164,7 +164,7 @@ class _Connection(asyncio.Protocol):
         self._request: _Request
         self._received = bytearray()  # and nobody has made sense of yet
         self._ended = False
-        self._plain: plain.Head | None = None
+        self._plain: plain.Answer | None = None
         self._protocol: h11.Connection | None = None  # of an exchange whose answer is not plain
         self._ahead = 0
         self._asleep = False
@@ -212,13 +212,22 @@ class _Connection(asyncio.Protocol):
         """Status and headers of the answer; informational ones before it are passed over (RFC 9110, 15.2)."""
         while not (self._received or self._ended):
             await self._more()
-        found = plain.head(self._received) if self._request.method not in _BODILESS else None
-        while found is not None and len(self._received) < found.end and not self._ended:
-            await self._more()
-        if found is None or len(self._received) < found.end:
+        self._plain = await self._plain_answer()
+        if self._plain is None:
             return await self._head_by(self._handed_over())
-        self._plain = found
-        return found.status, found.headers
+        return self._plain.status, self._plain.headers
+
+    async def _plain_answer(self) -> plain.Answer | None:
+        if self._request.method in _BODILESS:
+            return None
+        for _ in range(plain.LOOKS):
+            try:
+                return plain.read(self._received)
+            except plain.Unfinished:
+                if self._ended:
+                    break
+            await self._more()
+        return None
 
     def _handed_over(self) -> h11.Connection:
         """h11, brought to where we are: the request sent, so much received."""
@@ -246,12 +255,11 @@ class _Connection(asyncio.Protocol):
         """All of it; None where that is more than so many bytes."""
         if self._protocol is not None:
             return await self._body_by(self._protocol, most)
-        head, self._plain = self._plain, None
-        if head is None or head.end - head.begin > most:
+        answer, self._plain = self._plain, None
+        if answer is None or len(answer.body) > most:
             return None
-        body = bytes(self._received[head.begin : head.end])
-        del self._received[: head.end]
-        return body
+        del self._received[: answer.end]
+        return answer.body
 
     async def _body_by(self, protocol: h11.Connection, most: int) -> bytes | None:
         found = bytearray()

@@ -67,42 +67,87 @@ def by_h11(received: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes, byte
 @example("HTTP/1.1 200 OK", [("Content-Length", "2"), ("Content-Type", " text/xml ")], ":", "\r\n")
 def test_what_is_plain_h11_reads_alike(line: str, fields: list[tuple[str, str]], colon: str, end: str) -> None:
     head = end.join([line, *(name + colon + value for name, value in fields), "", ""]).encode()
-    received = head + b"okHTTP/1.1 200 OK\r\n"
-    found = plain.head(received)
+    is_as_h11_says(head + b"okHTTP/1.1 200 OK\r\n")
+
+
+CHUNK = [
+    "0\r\n\r\n",
+    "2\r\nok\r\n",
+    "02\r\nok\r\n",
+    "A\r\n0123456789\r\n",
+    "0\r\nX: y\r\n\r\n",
+    "2;x=y\r\nok\r\n",
+    "1\r\nok\r\n",
+]
+CHUNKS = st.lists(
+    st.sampled_from([*CHUNK, "", "\r\n", "g\r\n", "-1\r\n", "2 \r\nok\r\n", "2\nok\n", "f" * 9]), max_size=5
+)
+
+
+@given(CHUNKS)
+@example(["2\r\nok\r\n", "0\r\n\r\n"])
+def test_chunks_that_are_plain_h11_reads_alike(chunks: list[str]) -> None:
+    is_as_h11_says(OK + b"Transfer-Encoding: chunked\r\n\r\n" + "".join(chunks).encode())
+
+
+def is_as_h11_says(received: bytes) -> None:
+    try:
+        found = plain.read(received)
+    except plain.Unfinished:
+        return
     if found is not None:
-        status, headers, body, left = by_h11(received)
-        assert (found.status, list(found.headers)) == (status, headers)
-        assert (received[found.begin : found.end], received[found.end :]) == (body, left)
+        expected = (found.status, list(found.headers), found.body, received[found.end :])
+        assert expected == by_h11(received)
 
 
-def test_the_usual_answer_is_plain() -> None:
-    head = (
-        OK
-        + b"Date: Tue, 14 Nov 2023 22:13:20 GMT\r\nServer: Apache\r\nContent-Length: 2\r\nConnection: Keep-Alive\r\n\r\n"
-    )
-    found = plain.head(head + b"ok")
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("kept", [b"", b"Connection: Keep-Alive\r\nKeep-Alive: timeout=5\r\n"])
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Content-Length: 2\r\n\r\n", b"ok"),
+        (b"Content-Length: 0\r\n\r\n", b""),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"2\r\nok\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"0\r\n\r\n"),
+    ],
+)
+def test_the_usual_answer_is_plain_as_soon_as_it_is_whole(head: bytes, body: bytes, kept: bytes) -> None:
+    head = OK + b"Server: Apache\r\n" + kept + head
+    for cut in range(len(body)):
+        with pytest.raises(plain.Unfinished):
+            plain.read(head + body[:cut])
+    found = plain.read(bytearray(head + body))
     assert found is not None
-    assert (found.status, found.begin, found.end) == (200, len(head), len(head) + 2)
+    assert (found.status, found.body, found.end) == (200, b"ok" if b"o" in body else b"", len(head + body))
     assert dict(found.headers)[b"Server"] == b"Apache"
 
 
 @pytest.mark.parametrize(
-    "head",
+    "received",
     [
         OK,
         OK + b"\r\n",
         OK + b"Content-Length: 2\r\n",
-        OK + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n",
-        OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
-        OK + b"Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\n",
-        OK + b"Content-Length: 2\r\nConnection: close\r\n\r\n",
-        OK + b"Content-Length: 2\r\nX: a\r\n b\r\n\r\n",
-        OK + b"Content-Length: %d\r\n\r\n" % (plain.LARGEST + 1),
-        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\n",
-        b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n",
-        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n",
+        OK + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
+        OK + b"Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\nok",
+        OK + b"Content-Length: 2\r\nConnection: close\r\n\r\nok",
+        OK + b"Content-Length: 2\r\nX: a\r\n b\r\n\r\nok",
+        OK + b"Content-Length: %d\r\n\r\nok" % plain.LARGEST,
+        OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        CHUNKED + b"%x\r\n" % plain.LARGEST,
+        CHUNKED + b"2;x=y\r\nok\r\n0\r\n\r\n",
+        CHUNKED + b"0\r\nX: y\r\n\r\n",
+        CHUNKED + b"1\r\nok\r\n0\r\n\r\n",
+        CHUNKED + b"-1\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\nok",
     ],
 )
-def test_everything_else_is_not(head: bytes) -> None:
-    assert plain.head(head + b"ok") is None
+def test_everything_else_is_not(received: bytes) -> None:
+    assert plain.read(received) is None

@@ -95,6 +95,20 @@ async def test_the_body_of_a_plain_answer_may_come_later(wire: Wire) -> None:
         assert server.connections == 1
 
 
+async def test_a_plain_answer_in_more_pieces_than_are_looked_at(wire: Wire) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n"
+
+    async def answering(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in (head, *[b"okok"] * 10):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with serving(answering) as server:
+        assert [await ask(wire, server.url) for _ in range(2)] == [b"ok" * 20] * 2
+        assert server.connections == 1
+
+
 async def test_a_plain_answer_too_long_for_whoever_asks(wire: Wire) -> None:
     async with serving(saying(ANSWER)) as server:
         answer = await wire.ask("GET", server.url)
@@ -113,13 +127,15 @@ async def test_an_answer_to_head_has_no_body_whatever_its_length(wire: Wire) -> 
 
 async def test_plain_and_other_answers_follow_each_other_on_one_connection(wire: Wire) -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
-    answers = iter([ANSWER, chunked, ANSWER, chunked, chunked, ANSWER])
+    other = chunked.replace(b"3\r\n", b"3;x=y\r\n")
+    answers = iter([ANSWER, chunked, other, ANSWER, other, chunked, other, other, ANSWER])
 
     async def answering(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(next(answers))
 
     async with serving(answering) as server:
-        assert [await ask(wire, server.url) for _ in range(6)] == [b"ok", b"abc", b"ok", b"abc", b"abc", b"ok"]
+        said = [await ask(wire, server.url) for _ in range(9)]
+        assert said == [b"ok", b"abc", b"abc", b"ok", b"abc", b"abc", b"abc", b"abc", b"ok"]
         assert server.connections == 1
 
 
