@@ -52,5 +52,5 @@ def placeholders(values: Sequence[object]) -> str:
 def assigned(columns: Mapping[str, object]) -> tuple[str, list[object]]:
     """What stands behind SET to give columns these values, and the values of its parameters. NULL is no parameter: to bind
     it takes sqlite3 as long as to bind five numbers, for whatever is no plain value it first looks for an adapter."""
-    setting = ", ".join(f"{name} = NULL" if value is None else f"{name} = ?" for name, value in columns.items())
-    return setting, [value for value in columns.values() if value is not None]
+    setting = [f"{name} = NULL" if value is None else f"{name} = ?" for name, value in columns.items()]
+    return ", ".join(setting), [value for value in columns.values() if value is not None]

@@ -9,15 +9,14 @@ decides, so whoever cannot have this one in time goes on without it.
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 PATIENCE = 2.0
 """Seconds to stand in line: far more than a transaction takes, so that past it somebody must have stopped in the middle."""
 
 
-class Gate:
+class Gate(AbstractContextManager[bool]):
     """One process's place in the line before a file; for one thread at a time. Without the file nobody waits."""
 
     def __init__(self, path: Path) -> None:
@@ -25,18 +24,21 @@ class Gate:
         self._file: int | None = None
         self._waiter: _Waiter | None = None
         self._waited = False
+        self._passed = False
 
-    @contextmanager
-    def passed(self) -> Iterator[bool]:
+    def passed(self) -> AbstractContextManager[bool]:
         """Waits for its turn, and holds up the others within; gives whether there was anybody to wait for."""
+        return self
+
+    def __enter__(self) -> bool:
         self._waited = False
-        passed = self._enter()
-        try:
-            yield self._waited
-        finally:
-            if passed and self._file is not None:
-                with suppress(OSError):
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._passed = self._enter()
+        return self._waited
+
+    def __exit__(self, *_: object) -> None:
+        if self._passed and self._file is not None:
+            with suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Leaves the line for good."""

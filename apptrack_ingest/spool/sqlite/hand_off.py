@@ -250,7 +250,7 @@ def _columns(facts: Facts) -> dict[str, object]:
         "job_title": facts.job_title,
         "portal_name": facts.portal_name,
         "content_digest": facts.content_digest,
-        "warnings": json.dumps(facts.warnings),
+        "warnings": json.dumps(facts.warnings) if facts.warnings else "[]",
     }
 
 
