@@ -48,15 +48,15 @@ def backlog(connection: sqlite3.Connection, *, now: float) -> Backlog:
 
 # What has to wait for another of its applicant is not due, or a worker would make room for it in vain; so it is with what
 # there is no room for. What is paused is due when the pause ends. All in one statement: each would begin a transaction of
-# its own.
+# its own. Not materialized, a first would be looked for anew wherever its time is mentioned.
 _NEXT = f"""
-{hand_off.QUEUES}, firsts (account, solo, due_at) AS (
-    SELECT q.account, s.value, (SELECT a.due_at FROM applications a INDEXED BY applications_front
-                       WHERE coalesce(a.account, '') = q.account AND min(a.crashes, 1) = s.value
-                         AND (a.trusted OR a.vouched) = b.value AND {hand_off.FREE}
+{hand_off.QUEUES}, firsts (account, solo, due_at) AS MATERIALIZED (
+    SELECT q.account, s.solo, (SELECT a.due_at FROM applications a INDEXED BY applications_front
+                       WHERE coalesce(a.account, '') = q.account AND min(a.crashes, 1) = s.solo
+                         AND (a.trusted OR a.vouched) = s.believed AND {hand_off.FREE}
                        ORDER BY a.due_at, a.id LIMIT 1)
-    FROM queues q CROSS JOIN (SELECT 0 AS value UNION ALL SELECT 1) s
-        CROSS JOIN (SELECT 1 AS value UNION ALL SELECT 0 WHERE :untrusted) b
+    FROM queues q CROSS JOIN (SELECT 0 AS solo, 1 AS believed UNION ALL SELECT 1, 1
+                              UNION ALL SELECT 0, 0 WHERE :untrusted UNION ALL SELECT 1, 0 WHERE :untrusted) s
     WHERE q.account IS NOT NULL AND (:full = '[]' OR q.account NOT IN (SELECT value FROM json_each(:full)))
 ), hand_offs (solo, due_at) AS (
     SELECT f.solo, max(f.due_at, coalesce(p.until, f.due_at))
