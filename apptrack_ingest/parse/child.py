@@ -48,7 +48,7 @@ def serve(
     while head := _received(channel, HEAD.size):
         in_parcel, size = HEAD.unpack(head)
         raw = parcel.take(Place(0, size)) if in_parcel else _received(channel, size)
-        taken.put(b".")
+        taken.tally()
         if in_parcel:
             parcel.empty()
         answer = pickle.dumps(_answer(raw, parcel, limits, memory), pickle.HIGHEST_PROTOCOL)

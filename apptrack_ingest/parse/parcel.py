@@ -7,13 +7,15 @@ the same, for they are faster there.
 import copyreg
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from multiprocessing import reduction
 from operator import attrgetter
 from typing import Any
 
-from apptrack_ingest.model import Candidate, Document, Hint, Job, Owner, Parsed, Source
+from apptrack_ingest.model import Candidate, Document, Hint, Job, Owner, Parsed, Role, Source
+
+Values = tuple[Any, ...]
 
 LARGE = 256 * 1024
 """Bytes from which on a mail or a document goes by parcel."""
@@ -43,6 +45,10 @@ class Parcel:
         while left:
             left = left[os.pwrite(self._file, left, place.start + place.size - len(left)) :]
         return place
+
+    def tally(self) -> None:
+        """Adds one byte, whatever it is: how often tells the size. Not to be mixed with `put`."""
+        os.write(self._file, b".")
 
     def size(self) -> int:
         """How many bytes are in it."""
@@ -85,15 +91,52 @@ class Packed:
     inner: Place | None = None
 
 
-def _quickly_pickled(kind: type[Any]) -> None:
-    """Has a class pickled as a call with all its fields: by itself a frozen dataclass with slots goes field by field
-    through Python, on both sides."""
-    values = attrgetter(*(one.name for one in fields(kind)))
-    copyreg.pickle(kind, lambda value: (kind, values(value)))
+# By itself a frozen dataclass with slots is pickled field by field in Python, and read so on the other side: what a mail
+# says goes as tuples of what its objects hold, in the order of their fields.
+def _values_of(kind: type[Any]) -> Callable[[Any], Values]:
+    return attrgetter(*(one.name for one in fields(kind)))
 
 
-for _kind in (Packed, Parsed, Candidate, Hint, Job, Source, Owner, Document):
-    _quickly_pickled(_kind)
+def _place_of(kind: type[Any], name: str) -> int:
+    return [one.name for one in fields(kind)].index(name)
+
+
+_of_parsed, _of_candidate, _of_hint, _of_document = map(_values_of, (Parsed, Candidate, Hint, Document))
+_OBJECTS = tuple(
+    (_place_of(Parsed, name), _values_of(kind), kind)
+    for name, kind in (("job", Job), ("source", Source), ("owner", Owner))
+)
+_CANDIDATE, _DOCUMENTS = _place_of(Parsed, "candidate"), _place_of(Parsed, "documents")
+_HINTS, _ROLE = _place_of(Candidate, "hints"), _place_of(Document, "role")
+_ROLES = {role.value: role for role in Role}
+
+
+def _taken_apart(parsed: Parsed) -> tuple[Callable[[list[Any]], Parsed], tuple[list[Any]]]:
+    values = list(_of_parsed(parsed))
+    for place, values_of, _ in _OBJECTS:
+        values[place] = values_of(values[place])
+    values[_CANDIDATE] = candidate = list(_of_candidate(parsed.candidate))
+    candidate[_HINTS] = [_of_hint(hint) for hint in parsed.candidate.hints]
+    values[_DOCUMENTS] = documents = [list(_of_document(one)) for one in parsed.documents]
+    for one in documents:
+        one[_ROLE] = one[_ROLE].value
+    return _put_together, (values,)
+
+
+def _put_together(values: list[Any]) -> Parsed:
+    for place, _, kind in _OBJECTS:
+        values[place] = kind(*values[place])
+    candidate, documents = values[_CANDIDATE], values[_DOCUMENTS]
+    candidate[_HINTS] = tuple([Hint(*hint) for hint in candidate[_HINTS]])
+    values[_CANDIDATE] = Candidate(*candidate)
+    for one in documents:
+        one[_ROLE] = _ROLES[one[_ROLE]]
+    values[_DOCUMENTS] = tuple([Document(*one) for one in documents])
+    return Parsed(*values)
+
+
+copyreg.pickle(Parsed, _taken_apart)
+copyreg.pickle(Packed, lambda packed: (Packed, (packed.parsed, packed.contents, packed.inner)))
 
 
 def pack(parsed: Parsed, parcel: Parcel) -> Packed:

@@ -243,7 +243,8 @@ class _Channel(asyncio.Protocol):
                 raise EOFError
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
-        read, self._found = self._found[:size], self._found[size:]
+        read, self._found = self._found, self._found[size:]
+        del read[size:]
         return read
 
     def close(self) -> None:

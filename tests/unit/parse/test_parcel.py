@@ -2,13 +2,15 @@
 
 import asyncio
 import hashlib
+import pickle
+from dataclasses import fields
 from email.message import EmailMessage
 from email.policy import SMTP
 
 import pytest
 
 from apptrack_ingest.errors import Unreadable
-from apptrack_ingest.model import Document, Parsed, Role
+from apptrack_ingest.model import Candidate, Document, HeldReason, Hint, Job, Owner, Parsed, Role, Source
 from apptrack_ingest.parse.parcel import LARGE, Packed, Parcel, Place, pack, unpack
 from apptrack_ingest.parse.pool import ParserPool
 
@@ -37,6 +39,39 @@ def test_what_is_large_is_left_in_the_parcel_and_comes_out_as_it_was() -> None:
     assert packed.parsed.inner is None
     assert unpack(packed, parcel) == parsed
     parcel.close()
+
+
+def test_every_field_comes_through_as_it_was() -> None:
+    documents = tuple(
+        Document(
+            "cv.pdf", "CV.pdf", "a/b", "c/d", 3, "0f", role, "why", b"x", "inline", "text", ("archive", "mismatch")
+        )
+        for role in Role
+    )
+    parsed = Parsed(
+        applicant_id=None,
+        id_problem=HeldReason.NO_APPLICANT_ID,
+        content_digest="v1:0",
+        client_reference="R-1",
+        client_id=2,
+        candidate=Candidate("Jane", "j@x.org", "From", (Hint("phone", "1", "text"), Hint("email", "k@x.org", "html"))),
+        job=Job(3, "Cook", "R-2", "2 Permanent"),
+        source=Source(4, "Board", 5),
+        owner=Owner(6, "Kim", "kim@x.org", "Leeds", "North"),
+        subject="\u00e9",
+        text="a",
+        html="b",
+        documents=documents,
+        warnings=("c",),
+        headers=(("X", "y"), ("X", "z")),
+        unwrapped=True,
+        inner=b"d",
+    )
+    assert all(getattr(parsed, one.name) != getattr(Parsed(1, None, ""), one.name) for one in fields(Parsed))
+    for one in (parsed, Parsed(7, None, "d")):
+        arrived = pickle.loads(pickle.dumps(Packed(one), pickle.HIGHEST_PROTOCOL))
+        assert arrived == Packed(one) and repr(arrived) == repr(Packed(one))
+        assert all(isinstance(document.role, Role) for document in arrived.parsed.documents)
 
 
 def test_what_is_small_goes_by_the_pipe() -> None:
