@@ -331,6 +331,8 @@ def allowed(parsed: Parsed, blocked: Sequence[str]) -> Parsed:
     if not blocked:
         return parsed
     documents, warnings = without_extensions(parsed.documents, blocked)
+    if not warnings:
+        return parsed
     return replace(parsed, documents=documents, warnings=(*parsed.warnings, *warnings))
 
 
