@@ -123,6 +123,8 @@ class _Reader:
 
     def _unsigned(self, text: str) -> str:
         """A text signed in place (RFC 9580, section 7) without the signature around it."""
+        if "-----BEGIN PGP " not in text:
+            return text
         if "-----BEGIN PGP MESSAGE-----" in text:
             self._warn("the text holds a part encrypted with PGP; it was left as it is")
         before, found, signed = text.partition(_CLEARSIGNED)

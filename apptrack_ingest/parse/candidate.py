@@ -1,6 +1,7 @@
 """Who applied: the candidate's name and address from From, or from Reply-To where From is a system's address."""
 
 import re
+from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
@@ -26,25 +27,25 @@ _MOST_HEADERS = 5
 
 
 class _Read(NamedTuple):
-    """What one header says: its mailboxes that can be used, and warnings in words."""
+    """What one header says: its mailboxes that can be used, warnings in words, and the first mailbox that is no system's."""
 
     header: str
     mailboxes: tuple[Mailbox, ...] = ()
     warnings: tuple[str, ...] = ()
+    person: Mailbox | None = None
 
-    @property
-    def person(self) -> Mailbox | None:
-        """The first that is no system's."""
-        return next((mailbox for mailbox in self.mailboxes if not is_system_address(mailbox.address)), None)
+
+def _person_of(mailboxes: Iterable[Mailbox]) -> Mailbox | None:
+    """The first that is no system's."""
+    return next((mailbox for mailbox in mailboxes if not is_system_address(mailbox.address)), None)
 
 
 def find_candidate(fields: Fields) -> tuple[Candidate, tuple[str, ...]]:
     """The candidate and warnings in words. Where only a system's address is known the candidate has none: a name shown
     beside it is kept as a hint, since it may be the candidate's or the job board's."""
     sender = _read(fields, "From")
-    person = sender.person
-    if person is not None:
-        return _candidate(person, sender), sender.warnings
+    if sender.person is not None:
+        return _candidate(sender.person, sender), sender.warnings
     hints = _name_hints(sender)
     reply_to = _read(fields, "Reply-To")
     warnings = (*sender.warnings, *reply_to.warnings)
@@ -80,11 +81,13 @@ def _name_hints(read: _Read) -> tuple[Hint, ...]:
 
 def _read(fields: Fields, header: str) -> _Read:
     """The usable mailboxes of the first such header that names a person; several headers are worth a warning."""
-    values = list(dict.fromkeys(unfold(value) for value in values_of(fields, header.lower().encode())))[:_MOST_HEADERS]
+    values = list(dict.fromkeys(map(unfold, values_of(fields, header.lower().encode()))))[:_MOST_HEADERS]
     each = [_read_one(_text(value, fields), header) for value in values]
+    if len(each) == 1:
+        return each[0]
     chosen = next((read for read in each if read.person is not None), each[0] if each else _Read(header))
     several = (f"{header} is there more than once; the first that names a person was read",) if len(each) > 1 else ()
-    return _Read(header, chosen.mailboxes, (*several, *chosen.warnings))
+    return chosen._replace(warnings=(*several, *chosen.warnings))
 
 
 def _read_one(text: Text, header: str) -> _Read:
@@ -98,7 +101,8 @@ def _read_one(text: Text, header: str) -> _Read:
         and not agreed(text.value, found[0].address),
         "names more than one address; the first that is a person's was taken": len(usable) > 1,
     }
-    return _Read(header, usable, tuple(f"{header} {problem}" for problem, there in problems.items() if there))
+    warnings = tuple([f"{header} {problem}" for problem, there in problems.items() if there])
+    return _Read(header, usable, warnings, _person_of(usable))
 
 
 def _text(value: bytes, fields: Fields) -> Text:

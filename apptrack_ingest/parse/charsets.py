@@ -121,6 +121,8 @@ def charset_of_mark(content: bytes) -> str | None:
 
 def charset_parameter(content_type: bytes) -> str | None:
     """The charset in an unfolded Content-Type value: what raw bytes in the same mail's headers are most likely in."""
+    if b"charset" not in content_type.lower():  # a multipart's has none
+        return None
     found = _CHARSET_PARAMETER.search(content_type[:2048])
     return found[1].decode("ascii", "replace") if found else None
 

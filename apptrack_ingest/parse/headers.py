@@ -114,7 +114,12 @@ def _only_integer(values: Sequence[bytes]) -> int | None:
 
 def values_of(fields: Fields, name: bytes) -> Sequence[bytes]:
     """The raw values of all fields of one name (given in lower case)."""
-    return (fields if isinstance(fields, Scanned) else Scanned(fields)).by_name.get(name, ())
+    return sorted_by_name(fields).get(name, ())
+
+
+def sorted_by_name(fields: Fields) -> Mapping[bytes, list[bytes]]:
+    """All raw values by their field's name in lower case; of a scanned block they are sorted once."""
+    return (fields if isinstance(fields, Scanned) else Scanned(fields)).by_name
 
 
 def read_applicant_id(values: Sequence[bytes]) -> tuple[int | None, HeldReason | None]:

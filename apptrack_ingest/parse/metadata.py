@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from apptrack_ingest.model import HeldReason, Job, Owner, Source
-from apptrack_ingest.parse.headers import APPLICANT_ID, CLIENT_ID, Fields, read_applicant_id, read_integer, values_of
+from apptrack_ingest.parse.headers import (
+    APPLICANT_ID,
+    CLIENT_ID,
+    Fields,
+    read_applicant_id,
+    read_integer,
+    sorted_by_name,
+    values_of,
+)
 from apptrack_ingest.parse.text import Text, decode_header, header_charset, unfold
 
 T = TypeVar("T")
@@ -64,12 +72,14 @@ def read_metadata(fields: Fields) -> Metadata:
 def canonical(fields: Fields) -> tuple[tuple[str, str], ...]:
     """The metadata as sorted (name, value) pairs without a trace of case, folding or encoding, for the digest. An empty
     header says nothing: relays drop such headers, and the copy is the same application."""
+    by_name = sorted_by_name(fields)
     return tuple(
         sorted(
             {
-                (name.lower().decode("ascii"), " ".join(decode_header(value).value.split()))
-                for name, value in fields
-                if name.lower() in _CANONICAL and value.strip()
+                (name.decode("ascii"), " ".join(decode_header(value).value.split()))
+                for name in _CANONICAL.intersection(by_name)
+                for value in by_name[name]
+                if value.strip()
             }
         )
     )
@@ -135,7 +145,8 @@ class _Reader:
 
     def _only(self, name: str, read: Callable[[bytes], T]) -> T | None:
         """The one value of a header; None when missing, empty or repeated with another value."""
-        raw = [value for value in values_of(self.fields, _KEYS[name]) if value.strip(_BLANK)]
+        values = values_of(self.fields, _KEYS[name])
+        raw = [value for value in values if value.strip(_BLANK)] if values else None
         if not raw:
             return None
         if len(raw) > 1 and len({self._decode(value) for value in dict.fromkeys(raw)}) > 1:

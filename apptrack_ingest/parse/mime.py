@@ -17,7 +17,7 @@ from apptrack_ingest.parse.limits import DEFAULT_LIMITS, Limits
 from apptrack_ingest.parse.line_ends import restored
 from apptrack_ingest.parse.metadata import canonical, read_metadata
 from apptrack_ingest.parse.structure import Budget
-from apptrack_ingest.parse.text import clean_line, decode_header, header_charset, read_subject
+from apptrack_ingest.parse.text import clean_line, decode_fields, header_charset, read_subject
 
 
 def parse(raw: bytes, limits: Limits = DEFAULT_LIMITS, *, unwrap: bool = True) -> Parsed:
@@ -76,7 +76,7 @@ def _read(mail: _Mail, limits: Limits, budget: Budget, more: Iterable[str] = (),
     digest = ContentDigest(canonical(fields), subject)
     body = read_body(mail.raw, mail.block, fields, budget, digest=digest)
     warnings = (*more, *mail.warnings, *metadata.warnings, *candidate_warnings, *subject_warnings, *body.warnings)
-    text, html, charset = _joined(body.texts), _joined(body.htmls), header_charset(fields)
+    text, html = _joined(body.texts), _joined(body.htmls)
     return Parsed(
         applicant_id=metadata.applicant_id,
         id_problem=metadata.id_problem,
@@ -92,7 +92,7 @@ def _read(mail: _Mail, limits: Limits, budget: Budget, more: Iterable[str] = (),
         html=html,
         documents=to_documents([*body.attachments, *(outer.attachments if outer else ())]),
         warnings=_distinct(warnings, limits.warnings),
-        headers=tuple((name.decode("ascii"), decode_header(value, charset).value) for name, value in fields),
+        headers=decode_fields(fields, header_charset(fields)),
         unwrapped=outer is not None,
         inner=mail.raw if outer is not None else None,
     )

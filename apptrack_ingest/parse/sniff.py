@@ -7,6 +7,7 @@ _SNIFFED_BYTES = 8192
 # Formats that are text themselves. All others hold control characters early on, and have beginnings so short ("BM",
 # "MZ", "CWS") that a sentence can have them too.
 _TEXTUAL = ((b"%PDF", "application/pdf"), (rb"{\rtf", "application/rtf"), (b"%!PS", "application/postscript"))
+_MAGIC = frozenset(magic[:1] for magic, _ in _TEXTUAL)
 _CONTROLS = bytes({*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20)})
 _BOM = b"\xef\xbb\xbf"
 
@@ -64,13 +65,16 @@ def sniff(content: bytes) -> str | None:
     """The MIME type the bytes tell, None when they tell nothing (plain text, HTML, damaged files)."""
     head = content[:_SNIFFED_BYTES]
     start = head.removeprefix(_BOM).lstrip(b" \t\r\n")
-    textual = next((mime for magic, mime in _TEXTUAL if start.startswith(magic)), None)
+    textual = next((mime for magic, mime in _TEXTUAL if start.startswith(magic)), None) if start[:1] in _MAGIC else None
     if textual or len(head.translate(None, _CONTROLS)) == len(head):
         return textual
+    compound = content.startswith(_COMPOUND)
+    if compound and (whose := _compound_type(content)):
+        return whose
     found = filetype.guess(head)
     mime = str(found.mime) if found is not None else None
-    if content.startswith(_COMPOUND):
-        return _compound_type(content) or mime or OLE
+    if compound:
+        return mime or OLE
     return (_zip_type(content) or mime) if mime == "application/zip" else mime
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "clean_line",
     "decode_body",
     "decode_bytes",
+    "decode_fields",
     "decode_header",
     "header_charset",
     "read_preamble",
@@ -68,12 +69,25 @@ def decode_header(raw: bytes, hint: str | None = None) -> Text:
     `hint` is a charset for raw bytes that are no UTF-8 (see `header_charset`). Words encoded twice are decoded twice.
     """
     plain = unfold(raw)
-    if plain.isascii() and b"=?" not in plain and b"\x1b" not in plain:  # nearly every header
+    if plain.isascii() and b"=?" not in plain:  # nearly every header
         line = plain.decode("ascii")
-        return Text(line) if line.isprintable() else clean_line(line)
+        if line.isprintable():
+            return Text(line)
+        if "\x1b" not in line:
+            return clean_line(line)
     if len(plain) <= _REMEMBERED:
         return _remembered(plain, hint)
     return _read_words(plain, hint)
+
+
+def decode_fields(fields: Fields, hint: str | None) -> tuple[tuple[str, str], ...]:
+    """All fields of a scanned header block in order, each with its value as `decode_header` reads it."""
+    found = []
+    for name, raw in fields:
+        line = "" if b"\n" in raw or b"=?" in raw or not raw.isascii() else raw.decode("ascii").strip(" \t\r")
+        value = line if line and line.isprintable() else decode_header(raw, hint).value
+        found.append((name.decode("ascii"), value))
+    return tuple(found)
 
 
 @lru_cache(maxsize=64)
@@ -159,7 +173,7 @@ def clean_line(text: str) -> Text:
 
 def clean_body(text: str) -> Text:
     """Text of many lines: line ends become LF, NULs go (no database keeps them as text), surrogates become U+FFFD."""
-    scalar = scrub(text.removeprefix("\ufeff"))
+    scalar = text if text.isascii() else scrub(text.removeprefix("\ufeff"))
     return Text(scalar.replace("\x00", "").replace("\r\n", "\n"), certain="\x00" not in scalar)
 
 
