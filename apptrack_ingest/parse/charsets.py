@@ -162,9 +162,18 @@ def _checked(data: bytes, text: str, codec: str) -> Text:
 
 
 def _encoded_once(text: str) -> str | None:
-    """What UTF-8 was before somebody took it for windows-1252 and encoded it again; None if nobody did."""
-    if text.isascii():
+    """What UTF-8 was before somebody took it for windows-1252 and encoded it again; None if nobody did. The first letters
+    that are no ASCII nearly always tell: windows-1252 is slow to encode, and no character reaches over an ASCII one."""
+    try:
+        text.encode("ascii")
+    except UnicodeEncodeError as odd:
+        first = text[odd.start : odd.end]
+    else:
         return None
+    return None if _recoded(first) is None else _recoded(text)
+
+
+def _recoded(text: str) -> str | None:
     try:
         return _try(text.encode("cp1252"), "utf-8")
     except UnicodeEncodeError:

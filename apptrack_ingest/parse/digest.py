@@ -16,7 +16,7 @@ class ContentDigest:
 
     def __init__(self, metadata: Iterable[tuple[str, str]], subject: str | None) -> None:
         texts = [*(text for pair in metadata for text in pair), "subject", " ".join((subject or "").split())]
-        self._digest = hashlib.sha256(b"".join(_length(data) + data for data in map(str.encode, texts)))
+        self._digest = hashlib.sha256(b"".join([_length(data) + data for data in map(str.encode, texts)]))
 
     def add_leaf(self, content_type: str, content: bytes) -> None:
         data = canonical_leaf(content_type, content)

@@ -1,6 +1,6 @@
 """The X-iTrackID-* headers read into job, source, owner and client reference (idibu's documentation)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +12,6 @@ from apptrack_ingest.parse.headers import (
     read_applicant_id,
     read_integer,
     sorted_by_name,
-    values_of,
 )
 from apptrack_ingest.parse.text import Text, decode_header, header_charset, unfold
 
@@ -55,8 +54,9 @@ class Metadata(NamedTuple):
 
 def read_metadata(fields: Fields) -> Metadata:
     """Read all metadata headers of a scanned header block; names are case-insensitive."""
-    reader = _Reader(fields, header_charset(fields))
-    applicant_id, problem = read_applicant_id(values_of(fields, APPLICANT_ID))
+    by_name = sorted_by_name(fields)
+    reader = _Reader(by_name, header_charset(fields))
+    applicant_id, problem = read_applicant_id(by_name.get(APPLICANT_ID, ()))
     return Metadata(
         applicant_id=applicant_id,
         id_problem=problem,
@@ -111,7 +111,7 @@ def _looks_like_address(text: str) -> bool:
 class _Reader:
     """Reads one optional header at a time and keeps the warnings."""
 
-    fields: Fields
+    by_name: Mapping[bytes, Sequence[bytes]]
     hint: str | None
     warnings: list[str] = field(default_factory=list)
 
@@ -145,7 +145,7 @@ class _Reader:
 
     def _only(self, name: str, read: Callable[[bytes], T]) -> T | None:
         """The one value of a header; None when missing, empty or repeated with another value."""
-        values = values_of(self.fields, _KEYS[name])
+        values = self.by_name.get(_KEYS[name])
         raw = [value for value in values if value.strip(_BLANK)] if values else None
         if not raw:
             return None

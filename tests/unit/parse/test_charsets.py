@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apptrack_ingest.parse import charsets
 from apptrack_ingest.parse.charsets import (
     Text,
     charset_of_html,
@@ -133,3 +134,18 @@ def test_a_megabyte_of_anything_is_read_in_a_moment(unit, charset):
     started = time.thread_time()
     decode_bytes(data, charset)
     assert time.thread_time() - started < 3
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["\u00c3", "\u00a9", "\u00e2\u20ac\u2122", "\u00fc", "\u65e5", "a", " ", "\n", "\x81", "\u00ef\u00bf"]
+        )
+    ).map("".join)
+)
+def test_text_was_encoded_twice_whatever_letters_come_first(text):
+    try:
+        whole = text.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        whole = None
+    assert charsets._encoded_once(text) == (None if text.isascii() else whole)
