@@ -50,6 +50,8 @@ _ADDRESS = re.compile(rf'(?:{_ATEXT}|"(?:[^"\\\x00-\x1f\ud800-\udfff]|\\[^\ud800
 _PLAIN_NAME = r"((?:[\w!#$%&'*+/?^`{|}~-]++\s++)*+|\"[^\"\\]*+\"\s*+)"
 _PLAIN_ADDRESS = r"\w[\w+-]*+(?:\.[\w+-]++)*+@[\w-]++(?:\.[\w-]++)++"
 _PLAIN = re.compile(rf"\s*+(?:{_PLAIN_NAME}<({_PLAIN_ADDRESS})>|({_PLAIN_ADDRESS}))\s*+", re.ASCII)
+# `Jane Doe (address)`, as idibu names the owner of an advert.
+_PLAIN_IN_BRACKETS = re.compile(rf"\s*+((?:[\w!#$%&'*+/?^`{{|}}~-]++\s++)++)\(({_PLAIN_ADDRESS})\)\s*+", re.ASCII)
 # Directions and invisible marks that can make a name or address show as another; the joiners that Persian needs stay.
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]")
 
@@ -113,11 +115,13 @@ def read_mailboxes(value: str) -> Iterator[Mailbox]:
 def _plain_mailbox(value: str) -> Mailbox | None:
     """The mailbox where a name and an address stand there as plain as can be: the same as `_Scan` finds, and sooner."""
     fits = len(value) <= LONGEST_ADDRESS and value.isascii() and value.isprintable() and "=?" not in value
-    found = _PLAIN.fullmatch(value) if fits else None
-    if found is None:
+    if not fits:
         return None
-    name = (found[1] or "").strip(" ").strip('"')
-    return Mailbox(" ".join(name.split()) or None, found[2] or found[3])
+    if found := _PLAIN.fullmatch(value):
+        name = (found[1] or "").strip(" ").strip('"')
+        return Mailbox(" ".join(name.split()) or None, found[2] or found[3])
+    found = _PLAIN_IN_BRACKETS.fullmatch(value)
+    return Mailbox(" ".join(found[1].split()), found[2]) if found else None
 
 
 def agreed(value: str, address: str) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from html import unescape
+from itertools import repeat
 from typing import NamedTuple
 
 from apptrack_ingest.model import Candidate, Hint
@@ -217,7 +218,8 @@ def _key(hint: Hint) -> tuple[str, str]:
 def lines_of(html: str) -> list[str]:
     """HTML as lines of text: blocks end lines, cells of a table stand behind a tab; linear in the text's length."""
     pieces = _TAG.split(_without_silent(html[:_LONGEST_HTML]).replace("\n", " ").replace("\t", " "))
-    pieces[1::2] = [_SPACE.get(tag.lower(), "\n") for tag in pieces[1::2]]
+    if len(pieces) > 1:
+        pieces[1::2] = map(_SPACE.get, "\n".join(pieces[1::2]).lower().split("\n"), repeat("\n"))
     lines = unescape("".join(pieces)).split("\n")
     return [
         _of_cells(line) if "\t" in line else " ".join(line.split()) for line in lines if line and not line.isspace()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from apptrack_ingest.parse import addresses
 from apptrack_ingest.parse.addresses import Mailbox, agreed, is_address, read_mailboxes
 
 
@@ -144,3 +145,28 @@ def test_a_hostile_header_is_read_in_a_moment(unit):
         pass
     agreed(value, "a@b.c")
     assert time.thread_time() - started < 3
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("Jane", "O'Neill", "`", "'", "|", "-", "a.b", " ", "  ", "(", ")", "<", ">", '"', ",", "=", "!"),
+                *("jane@example.org", "(jane@example.org)", "<j+a@x-y.example.org>", " (jane_doe@x.org) "),
+            ]
+        ),
+        max_size=7,
+    ).map("".join)
+)
+def test_what_is_plain_is_read_as_everything_else(value):
+    found = list(addresses.read_mailboxes(value))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(addresses, "_plain_mailbox", lambda _: None)
+        assert found == list(addresses.read_mailboxes(value))
+
+
+@pytest.mark.parametrize(
+    "value", ["Jane Doe (jane@example.org)", " Jane  (jane@example.org) ", "Jane Doe <jane@x.example>"]
+)
+def test_how_mail_names_most_people_is_plain(value):
+    assert addresses._plain_mailbox(value) is not None
