@@ -118,7 +118,7 @@ def _in_lines(lines: Sequence[str], place: str) -> Iterator[Hint]:
     if len(names) == 2 and all(_is_name(hint.value) for hint in names.values()):
         yield Hint("name", f"{names['first name'].value} {names['last name'].value}", names["first name"].source)
     for index, line in enumerate(lines):
-        if "@" in line or _PHONE.search(line):
+        if "@" in line or _PHONE.search(line, 0, _LONGEST_LINE):
             yield from _unlabelled(line[:_LONGEST_LINE], place.format(index + 1))
 
 

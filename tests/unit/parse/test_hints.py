@@ -106,6 +106,10 @@ def test_phone_numbers(text, expected):
     assert [value for kind, value in hints_of(text) if kind == "phone"] == expected
 
 
+def test_of_a_long_line_its_beginning_is_read_as_if_it_ended_there():
+    assert hints_of("x" * 985 + " 0161 496 00001234567890") == [("phone", "0161 496 00001")]
+
+
 @pytest.mark.parametrize(
     ("subject", "expected"),
     [
