@@ -299,6 +299,48 @@ END;
 """
 """Retention looks at what is finished, and not at all that waits to be."""
 
+
+def _is(state: str, *among: str) -> str:
+    """Whether a state is one of these. SQLite makes a table in memory for IN of more than two, each time it is asked."""
+    return "(" + " OR ".join(f"{state} = '{one}'" for one in among) + ")"
+
+
+_ENDS = ("delivered", "discarded", "duplicate")
+_OWED = ("due", "refused", "failed")
+_ENDED_AT = f"""
+CASE WHEN NOT EXISTS (SELECT 1 FROM applications a INDEXED BY applications_by_message WHERE a.message_id = messages.id
+                        AND NOT {_is("a.state", *_ENDS)})
+      AND NOT EXISTS (SELECT 1 FROM applications a INDEXED BY applications_by_message
+                      CROSS JOIN reports r INDEXED BY reports_by_application
+                      WHERE a.message_id = messages.id AND r.application_id = a.id AND {_is("r.state", *_OWED)})
+     THEN (SELECT max(a.settled_at) FROM applications a INDEXED BY applications_by_message
+           WHERE a.message_id = messages.id) END
+"""
+
+PLAINLY = f"""
+DROP TRIGGER messages_finished;
+CREATE TRIGGER messages_finished AFTER UPDATE OF state, settled_at ON applications
+WHEN (NEW.state <> OLD.state OR NEW.settled_at IS NOT OLD.settled_at)
+    AND ({_is("NEW.state", *_ENDS)} OR {_is("OLD.state", *_ENDS)})
+BEGIN
+    UPDATE messages SET finished_at = {_ENDED_AT} WHERE id = NEW.message_id;
+END;
+DROP TRIGGER messages_told;
+CREATE TRIGGER messages_told AFTER UPDATE OF state ON reports
+WHEN {_is("NEW.state", *_OWED)} <> {_is("OLD.state", *_OWED)}
+BEGIN
+    UPDATE messages SET finished_at = {_ENDED_AT}
+        WHERE id = (SELECT a.message_id FROM applications a WHERE a.id = NEW.application_id);
+END;
+DROP TRIGGER messages_owe;
+CREATE TRIGGER messages_owe AFTER INSERT ON reports WHEN {_is("NEW.state", *_OWED)}
+BEGIN
+    UPDATE messages SET finished_at = NULL WHERE finished_at IS NOT NULL
+        AND id = (SELECT a.message_id FROM applications a WHERE a.id = NEW.application_id);
+END;
+"""
+"""The same rules in words that take a quarter less of each settlement."""
+
 ANEW = f"""
 UPDATE applications SET behind = NOT behind WHERE state = 'received' AND behind <> EXISTS (
     SELECT 1 FROM applications o INDEXED BY applications_waiting
@@ -310,7 +352,7 @@ DELETE FROM rerouted;
 {_REROUTED}
 DELETE FROM hours;
 {_HOURS}
-UPDATE messages SET finished_at = {_FINISHED_AT} WHERE erased_at IS NULL AND finished_at IS NOT {_FINISHED_AT};
+UPDATE messages SET finished_at = {_ENDED_AT} WHERE erased_at IS NULL AND finished_at IS NOT {_ENDED_AT};
 """
 """Makes all of this again, should it ever be wrong."""
 

@@ -221,6 +221,7 @@ MIGRATIONS: tuple[str, ...] = (
     flat.LISTS,
     flat.FINISHED,
     flat.EARLY,
+    flat.PLAINLY,
 )
 
 
