@@ -78,7 +78,9 @@ def clean(text: str, limit: int) -> str:
 def name(element: etree._Element) -> str:
     """The element's name without name space, in lower case: idibu's older services write it in capitals."""
     tag = element.tag
-    return tag.lower() if isinstance(tag, str) and tag[0] != "{" else etree.QName(element).localname.lower()
+    if not isinstance(tag, str) or tag[0] == "{":
+        return etree.QName(element).localname.lower()
+    return tag.rpartition(":")[2].lower()  # a prefix that stands for nothing is let through with mere warnings at times
 
 
 def children(element: etree._Element, wanted: str) -> Iterator[etree._Element]:

@@ -34,6 +34,7 @@ def test_success(body: str) -> None:
         "<IDIBU><LOG><ERRORS><ERROR>No such thing</ERROR></ERRORS></LOG></IDIBU>",
         "<IDIBU><RESPONSE><MESSAGE>No such thing</MESSAGE></RESPONSE><STATUS>FAILED</STATUS></IDIBU>",
         "<idibu><status>success</status><status>failed</status><response>No such thing</response></idibu>",
+        "<idibu><status>success</status><x:status>failed</x:status><response xmlns='u'>No such thing</response></idibu>",
     ],
 )
 def test_failure_with_its_words(body: str) -> None:
