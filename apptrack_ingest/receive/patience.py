@@ -41,8 +41,9 @@ class Patience:
         if now >= self._ends_at:
             self._ends_at = float("inf")
             self._time_is_over()
-            if self._hung_up or self.transport is None or self.transport.is_closing():
+            if self._hung_up or self.transport is None:
                 return
+            # One that closes may do so for ever, if the peer does not read its last replies: its silence is looked at still.
         if now < self._silent_until:
             self._look_later(now)
         else:

@@ -236,6 +236,21 @@ async def test_the_time_of_a_session_while_the_mail_is_committed(make_intake):
     assert intake.limited == [Limit.SESSION_TIME]
 
 
+async def test_a_peer_that_does_not_read_its_farewell_is_cut_off_though_its_session_time_passes_meanwhile(make_intake):
+    """The connection closes already, with bytes left that nobody takes."""
+    intake = await make_intake(session_time=0.5, idle_timeout=1.0)
+    client = await intake.connect()
+    transport = intake.session.transport
+    transport.set_write_buffer_limits(high=2**30)
+    client.writer.transport.pause_reading()
+    transport.write(b"x" * 2**25)
+    transport.set_write_buffer_limits(high=transport.get_write_buffer_size())
+    client.send(b"QUIT\r\n")
+    await until(lambda: transport.is_closing())
+    assert transport.get_write_buffer_size()
+    await intake.sessions_over()
+
+
 async def test_the_time_of_a_session_within_a_tls_handshake(make_intake, identity):
     intake = await make_intake(session_time=0.05, idle_timeout=0.2, tls=identity.tls())
     client = await intake.connect()
