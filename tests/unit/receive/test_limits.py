@@ -221,14 +221,23 @@ async def test_the_time_of_a_session_within_data(make_intake):
     assert (await (await intake.connect()).say("NOOP"))[:3] == "250"
 
 
+def its_time_passes(session):
+    """As if `session_time` were over, and its timer had just gone off."""
+    session._timeout_handle.cancel()
+    session._timeout_handle = None
+    session._ends_at = 0.0
+    session._look_at_silence()
+
+
 async def test_the_time_of_a_session_while_the_mail_is_committed(make_intake):
     """The answer to the mail comes first."""
-    intake = await make_intake(session_time=0.05)
+    intake = await make_intake()
     intake.spool.gate = asyncio.Event()
     client = await intake.connect()
     await client.envelope()
     client.send(MAIL + b".\r\nNOOP\r\n")
-    await until(lambda: intake.limited)
+    await asyncio.wait_for(intake.spool.asked.wait(), 10)
+    its_time_passes(intake.session)
     intake.spool.gate.set()
     assert await client.reply() == "250 2.6.0 Queued as 1"
     assert await client.reply() == "421 4.4.2 Session lasted too long, closing"
@@ -238,9 +247,9 @@ async def test_the_time_of_a_session_while_the_mail_is_committed(make_intake):
 
 async def test_a_peer_that_does_not_read_its_farewell_is_cut_off_though_its_session_time_passes_meanwhile(make_intake):
     """The connection closes already, with bytes left that nobody takes."""
-    intake = await make_intake(session_time=0.5, idle_timeout=1.0)
+    intake = await make_intake()
     client = await intake.connect()
-    transport = intake.session.transport
+    session, transport = intake.session, intake.session.transport
     transport.set_write_buffer_limits(high=2**30)
     client.writer.transport.pause_reading()
     transport.write(b"x" * 2**25)
@@ -248,6 +257,10 @@ async def test_a_peer_that_does_not_read_its_farewell_is_cut_off_though_its_sess
     client.send(b"QUIT\r\n")
     await until(lambda: transport.is_closing())
     assert transport.get_write_buffer_size()
+    its_time_passes(session)
+    assert session._timeout_handle.when() <= session._silent_until < float("inf")
+    session._silent_until = 0.0
+    session._look_at_silence()
     await intake.sessions_over()
 
 
