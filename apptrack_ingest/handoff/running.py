@@ -163,10 +163,11 @@ _abandoned: dict[int, list["_Call"]] = {}
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     """In a daemon thread that nothing else runs in: a pool would be used up by calls that hang, and waited for at exit."""
-    key = id(getattr(function, "__self__", function))  # nobody else's id while a thread holds on to the object
+    owner = getattr(function, "__self__", function)
+    key = id(owner)  # nobody else's while a thread holds on to the object
     _must_not_pile_up(key)
     call = _Call(function, arguments)
-    (_idle.pop() if _idle else _Thread()).calls.put(call)
+    _thread_of(owner).calls.put(call)
     try:
         result, error = await call.answered
     except asyncio.CancelledError:
@@ -206,10 +207,12 @@ class _Call:
 
 
 class _Thread(threading.Thread):
-    """Makes one call, and another if that comes soon: starting a thread takes twice as long as waking one."""
+    """Makes one call of a handler, and another of the same if that comes soon: starting a thread takes twice as long as
+    waking one. Never another handler's, which may find in it what this one's library keeps by thread (a login)."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: object) -> None:
         super().__init__(name="handler", daemon=True)
+        self.owner = owner
         self.calls: queue.SimpleQueue[_Call] = queue.SimpleQueue()
         self.start()
 
@@ -232,6 +235,15 @@ class _Thread(threading.Thread):
 _idle: list[_Thread] = []
 """The threads that wait for a call, the last used at the end."""
 os.register_at_fork(after_in_child=_idle.clear)
+
+
+def _thread_of(owner: object) -> _Thread:
+    for thread in reversed(tuple(_idle)):
+        if thread.owner is owner:
+            with contextlib.suppress(ValueError):  # it has just ended, or somebody else took it
+                _idle.remove(thread)
+                return thread
+    return _Thread(owner)
 
 
 def _settle(future: asyncio.Future[Any], answer: Any) -> None:

@@ -253,6 +253,23 @@ async def test_a_thread_makes_one_call_at_a_time_and_another_when_it_is_done() -
     assert sum(thread.name == "handler" for thread in threading.enumerate()) < 10
 
 
+async def test_a_thread_is_never_another_handlers() -> None:
+    """Which would find there what the first one's library keeps by thread."""
+
+    def one(application: Application) -> Verdict:
+        kept.login = "one's"
+        return Accepted()
+
+    def other(application: Application) -> Verdict:
+        return Accepted(getattr(kept, "login", "nobody's"))
+
+    kept = threading.local()
+    for _ in range(3):
+        await run(one, APPLICATION, 30)
+        outcome = await run(other, APPLICATION, 30)
+        assert isinstance(outcome, Done) and outcome.verdict == Accepted("nobody's")
+
+
 @pytest.mark.parametrize("error", [None, ValueError()])
 async def test_a_thread_that_waits_holds_on_to_nothing_and_ends(error: Exception | None) -> None:
     application = an_application()
