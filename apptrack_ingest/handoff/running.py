@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
+from apptrack_ingest.deadlines import ends_within
 from apptrack_ingest.errors import RetryLater
 from apptrack_ingest.model import Accepted, Application, Duplicate, Rejected, Verdict
 
@@ -66,7 +67,7 @@ async def run(handler: Any, application: Application, timeout: float) -> Outcome
     """
     task = asyncio.create_task(_guarded(getattr(handler, "handle", handler), application))
     try:
-        done = await _ends_within(task, timeout)
+        done = await ends_within(task, timeout)
     except asyncio.CancelledError:
         await _cancel(task)
         raise
@@ -108,25 +109,6 @@ async def _guarded(handle: Callable[..., Any], application: Application) -> Outc
         )
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises is no verdict; SystemExit included
         return _failed(error)
-
-
-async def _ends_within(task: asyncio.Task[Outcome], seconds: float) -> bool:
-    """What `asyncio.wait` says of one task, at half the price."""
-    loop = task.get_loop()
-    over = loop.create_future()
-
-    def end(_: object = None) -> None:
-        if not over.done():
-            over.set_result(None)
-
-    timer = loop.call_later(seconds, end)
-    task.add_done_callback(end)
-    try:
-        await over
-    finally:
-        timer.cancel()
-        task.remove_done_callback(end)
-    return task.done()
 
 
 def _result(task: asyncio.Task[Outcome]) -> Outcome:

@@ -13,6 +13,7 @@ from email.utils import format_datetime
 from functools import lru_cache, partial
 
 from apptrack_ingest import logs
+from apptrack_ingest.deadlines import ends_within
 from apptrack_ingest.model import Arrival, Envelope, Message
 from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.data import SLICE, joined
@@ -207,7 +208,7 @@ class Reception:
         Waited for, not awaited: neither the deadline nor a session cut off here may cancel a commit under way.
         """
         try:
-            await _is_done(put, self.limits.put_timeout)
+            await ends_within(put, self.limits.put_timeout)
         finally:
             if not put.done():
                 kept = held.pop_all()
@@ -220,24 +221,6 @@ class Reception:
             self.hooks.limited(Limit.COMMIT_TIME)
         log.error("mail not accepted: %s", "put cancelled" if put.done() else "put timed out")
         return False
-
-
-async def _is_done(put: asyncio.Future[int], timeout: float) -> None:
-    """Waits for that, or so many seconds; for one future alone `asyncio.wait` does three times as much."""
-    loop = put.get_loop()
-    over = loop.create_future()
-
-    def end(_: object = None) -> None:
-        if not over.done():
-            over.set_result(None)
-
-    timer = loop.call_later(timeout, end)
-    put.add_done_callback(end)
-    try:
-        await over
-    finally:
-        timer.cancel()
-        put.remove_done_callback(end)
 
 
 def _domain(address: str) -> str:
