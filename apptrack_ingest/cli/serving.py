@@ -46,7 +46,7 @@ def serve(config: Path | None, only: str | None, supervised_by: int | None, part
     held = lock.take(found.data_dir, only) if own else None
     link = ChildLink(supervised_by)
     if only == "intake":
-        run(_take_in(config, found, link, own, handed, int(of)))
+        run(_take_in(config, found, link, own, handed, (int(number), int(of))))
     else:
         run(_work(config, found, link, own, part))
     if held is not None:
@@ -64,10 +64,13 @@ async def _supervise(config: Path | None, found: Settings, handed: Activated, on
 
 
 async def _take_in(
-    config: Path | None, found: Settings, link: ChildLink, own_web: bool, handed: Activated, of: int
+    config: Path | None, found: Settings, link: ChildLink, own_web: bool, handed: Activated, part: tuple[int, int]
 ) -> None:
+    from apptrack_ingest.service.cores import keep_to_share
     from apptrack_ingest.service.intake_role import run_intake
 
+    number, of = part
+    keep_to_share(number, of)
     await run_intake(config, found, link, own_web=own_web, sockets=handed, of=of)
 
 

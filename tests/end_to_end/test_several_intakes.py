@@ -56,6 +56,9 @@ def test_all_of_them_take_mail_on_one_address(several, wait):
     up = {name: several.metric(f'apptrack_process_up{{role="{name}"}}') for name in (*INTAKES, "worker")}
     assert up == dict.fromkeys(up, 1.0)
     assert several.metric('apptrack_messages_received_total{trusted="yes"}') == 16
+    cores = [os.sched_getaffinity(pid_of(process, number)) for number in (1, 2)]
+    allowed = os.sched_getaffinity(process.pid)
+    assert set.union(*cores) == allowed and (len(allowed) == 1 or not set.intersection(*cores)), "each has its own"
     several.configure('[accounts.globex]\nrecipients = ["globex.example"]\nreporting = false\n')
     os.kill(process.pid, signal.SIGHUP)
     wait(lambda: {line["role"] for line in lines(several, "settings taken up")} == {*INTAKES, "worker"})
