@@ -12,7 +12,7 @@ help:
 	@echo "make test   set up, then run all tests (ARGS=... go to pytest)"
 	@echo "make check  style, types and layers"
 	@echo "make soak   set up, then besiege an intake, kill processes, read bombs and fuzz the parser, 20 minutes (ARGS=20: 20 seconds each)"
-	@echo "make bench  set up, then compare with its peers, two hours on a quiet machine (ARGS=--short: minutes, to try it)"
+	@echo "make bench  set up, then compare with its peers, three hours on a quiet machine (ARGS=--short: minutes, to try it)"
 	@echo "make lock   pin the newest allowed versions anew"
 	@echo "make clean  remove what was set up"
 
