@@ -2,7 +2,7 @@
 
 Whoever sends a mail is woken on the core of whoever it waits for, and so are an intake's two threads: on few cores the
 kernel lets two intakes share one for milliseconds at a time. Kept apart, two of them take a fifth more mails of 2 KB on two
-cores (docs/performance.md). Between its cores a process is still the kernel's to place, and workers are kept nowhere.
+cores (docs/performance.md). Among those cores the kernel places it as ever, and workers may run on all.
 """
 
 import os
