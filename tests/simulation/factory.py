@@ -13,7 +13,17 @@ from contract.spool_model import Model
 from apptrack_ingest import Accepted, Application, Rejected, RetryLater
 from apptrack_ingest.errors import SpoolUnavailable, Unreadable
 from apptrack_ingest.lifecycle import EarlyRule, Rate, parse_schedule
-from apptrack_ingest.model import Arrival, Envelope, HeldReason, Message, Parsed, Report, ReportState, State
+from apptrack_ingest.model import (
+    Arrival,
+    AttemptKind,
+    Envelope,
+    HeldReason,
+    Message,
+    Parsed,
+    Report,
+    ReportState,
+    State,
+)
 from apptrack_ingest.report.reporter import Confirmed, NotReached, Result
 from apptrack_ingest.spool.records import EarlyReport
 from apptrack_ingest.worker import Desk, Options, Tools, Worker
@@ -322,9 +332,22 @@ class Factory:
                 assert number in ats.taken and self._told(row) == "success"
             elif row.state is State.REJECTED:
                 assert number in ats.refused and self._told(row) == "fail"
+            elif row.state is State.FAILED:
+                self._check_given_up(row)
             else:
                 wanted = HeldReason.UNREADABLE if kind == "broken" else HeldReason.CRASH_LOOP
                 assert (row.state, row.reason) == (State.HELD, wanted), row
+
+    def _check_given_up(self, row: Any) -> None:
+        """Bad luck may last as long as the schedule, but no shorter, and no answer of the ATS was overlooked."""
+        codes = {
+            one.record.code
+            for one in self.model.attempts
+            if one.application_id == row.id and one.record.kind is AttemptKind.HAND_OFF
+        }
+        assert row.settled_at - row.series_from >= WINDOW, row
+        assert not codes & {"delivered", "rejected", "untrusted", "unreadable"}, codes
+        assert self._told(row) == "fail"
 
     def _check_early(self, row: Any, kind: str) -> None:
         """Nothing is told of strangers, nor twice of the same span of time; nothing early is left, and the last of all that
