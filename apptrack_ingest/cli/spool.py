@@ -4,7 +4,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -25,6 +26,12 @@ from apptrack_ingest.spool.opening import Where
 from apptrack_ingest.spool.sqlite.backup import back_up
 from apptrack_ingest.spool.tables import Tables
 
+FILE = "spool.sqlite3"
+"""What a SQLite spool is called in its data directory."""
+
+MOST_NAMED = 20
+"""Messages that a sentence lists by their ids."""
+
 
 @click.group()
 def spool() -> None:
@@ -34,7 +41,7 @@ def spool() -> None:
 def place(text: str, key: str) -> Where:
     """What a person named: a URL, or a file of SQLite. ConfigError."""
     if not is_url(text):
-        return Path(text) / "spool.sqlite3" if Path(text).is_dir() else Path(text)
+        return Path(text) / FILE if Path(text).is_dir() else Path(text)
     problem = problem_of(text)
     if problem is not None:
         raise ConfigError([Problem(key, repr(without_secrets(text)), problem)])
@@ -58,13 +65,21 @@ def shown(where: Where) -> str:
     help="A file that holds the target's URL: what stands on the command line is seen by others.",
 )
 @click.option("--from", "source", metavar="URL-OR-PATH", help="The source, if it is not the configuration's spool.")
+@click.option(
+    "--leave-damaged",
+    is_flag=True,
+    help="Go on without the bytes of mails that are damaged in the source; they are named.",
+)
 @json_option
 @errors_as_exit_codes
-def copy(config: Path | None, to: str | None, to_file: Path | None, source: str | None, as_json: bool) -> None:
+def copy(
+    config: Path | None, to: str | None, to_file: Path | None, source: str | None, leave_damaged: bool, as_json: bool
+) -> None:
     """Copy the spool with everything in it to another database: SQLite to PostgreSQL, and back.
 
     Stop `serve` before. The copy is compared with its source; until it is complete nothing can be served from it. Cut off,
-    it goes on where it was when the same command is given again. The source stays as it is: serve from one of the two only.
+    it goes on where it was when the same command is given again. A mail that is damaged in the source ends it, or is left
+    out. The source stays as it is: serve from one of the two only.
     """
     if (to is None) == (to_file is None):
         raise click.UsageError("say where to: --to or --to-file")
@@ -72,9 +87,9 @@ def copy(config: Path | None, to: str | None, to_file: Path | None, source: str 
     origin = place(source, "--from") if source else where(settings.load(config))
     if target == origin:
         raise NotAllowed("source and target are the same spool: nothing was copied")
-    copied = run(_copy(origin, target, quiet=as_json))
+    copied = run(_copy(origin, target, quiet=as_json, leave_damaged=leave_damaged))
     if as_json:
-        click.echo(json.dumps({"rows": copied.rows, "bodies": copied.bodies, "resumed": copied.resumed}))
+        click.echo(json.dumps(asdict(copied)))
     else:
         _tell_of(copied, origin, target)
 
@@ -82,12 +97,29 @@ def copy(config: Path | None, to: str | None, to_file: Path | None, source: str 
 def _tell_of(copied: Copied, origin: Where, target: Where) -> None:
     rows = ", ".join(f"{count} {table}" for table, count in copied.rows.items() if count)
     out.print(f"copied and compared: {rows or 'an empty spool'}; {copied.bodies} mails", markup=False)
-    setting = "data_dir = its directory" if isinstance(target, Path) else "spool = the URL"
-    out.print(f"The spool is in {shown(target)} now. Set {setting}, and serve from there.", markup=False)
+    if copied.damaged:
+        out.print(
+            f"{_of_messages(copied.damaged)} missing or damaged in the source, and left out: what waits of them will be held"
+            " as unreadable",
+            markup=False,
+        )
+    out.print(f"The spool is in {shown(target)} now. {_how_to_serve(target)}, and serve from there.", markup=False)
     out.print(f"{shown(origin)} is as it was: never serve from both, each would hand over what waits.", markup=False)
 
 
-async def _copy(origin: Where, target: Where, *, quiet: bool) -> Copied:
+def _how_to_serve(target: Where) -> str:
+    if not isinstance(target, Path):
+        return "Set spool = the URL"
+    return "Set data_dir = its directory" if target.name == FILE else f"Make it {FILE} in a data_dir of its own"
+
+
+def _of_messages(ids: Sequence[int]) -> str:
+    """Whose bytes a sentence is about."""
+    listed = ", ".join(map(str, ids[:MOST_NAMED])) + (f" and {len(ids) - MOST_NAMED} more" * (len(ids) > MOST_NAMED))
+    return f"the bytes of message {listed} are" if len(ids) == 1 else f"the bytes of {len(ids)} messages ({listed}) are"
+
+
+async def _copy(origin: Where, target: Where, *, quiet: bool, leave_damaged: bool) -> Copied:
     if not await opening.exists(origin):
         raise NotFound(f"there is no spool at {shown(origin)}")
     async with contextlib.AsyncExitStack() as stack:
@@ -105,7 +137,7 @@ async def _copy(origin: Where, target: Where, *, quiet: bool) -> Copied:
         def tell(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        return await Copy(source, destination, nobody_else, tell).run()
+        return await Copy(source, destination, nobody_else, tell, leave_damaged=leave_damaged).run()
 
 
 @contextlib.contextmanager
@@ -204,6 +236,7 @@ async def _check(where: Where, name: str, *, mend: bool, as_json: bool) -> tuple
 def backup(config: Path | None, file: Path, force: bool) -> None:
     """Make a consistent copy of a SQLite spool as one FILE of mode 0600, beside a running `serve`.
 
+    A mail that is damaged in the spool is damaged in the copy, too, and named: the copy is made all the same, exit code 1.
     A spool in PostgreSQL is backed up with PostgreSQL's own tools; the command says how, with exit code 1.
     """
     found = settings.load(config)
@@ -222,6 +255,13 @@ def backup(config: Path | None, file: Path, force: bool) -> None:
         f"{file}: {saved.applications} applications and {saved.bodies} mails, {saved.size} bytes, checked and on the disk",
         markup=False,
     )
+    if saved.damaged:
+        err.print(
+            f"{_of_messages(saved.damaged)} missing or damaged in the spool itself, and so in this copy: restore them from"
+            " an earlier one, or have idibu forward them again; `apptrack-ingest spool check` tells more",
+            markup=False,
+        )
+        raise SystemExit(FAILED)
 
 
 COMMANDS = (spool,)

@@ -29,11 +29,17 @@ def _silent(*_: object) -> None:
 
 @dataclass(slots=True)
 class Copied:
-    """What the target holds now, by table; `bodies` are the messages' bytes."""
+    """What the target holds now, by table; `bodies` are the messages' bytes, `damaged` the messages whose bytes are missing
+    or damaged in the source and were left out."""
 
     rows: dict[str, int] = field(default_factory=dict)
     bodies: int = 0
     resumed: bool = False
+    damaged: list[int] = field(default_factory=list)
+
+
+class _Damaged(SpoolError):
+    """The bytes of a message are not there as they were received."""
 
 
 @dataclass(slots=True)
@@ -42,7 +48,8 @@ class Copy:
 
     The target carries a mark until the copy is complete and verified: opened before, it is refused. A copy that was cut
     off goes on where it was, if the source is still the same; if not, it begins anew. `quiet` raises where somebody uses
-    the source or the target.
+    the source or the target. A message whose bytes are damaged in the source ends the copy, or with `leave_damaged` goes
+    without them.
     """
 
     source: Tables
@@ -50,6 +57,7 @@ class Copy:
     quiet: Callable[[], Awaitable[None]]
     tell: Tell = _silent
     clock: Callable[[], float] = time.time
+    leave_damaged: bool = False
     _done: int = 0
     _total: int = 0
 
@@ -138,10 +146,12 @@ class Copy:
         self._advance("bodies", int(before))
         batch: list[tuple[int, bytes]] = []
         weight = 0
-        async for message_id, _, _ in whole_messages(self.source, after=after):
-            raw = await self._body(self.source, message_id)
-            batch.append((message_id, raw))
-            weight += len(raw)
+        async for message_id, size, sha256 in whole_messages(self.source, after=after):
+            weight += size
+            try:
+                batch.append((message_id, await _received(self.source, message_id, size, sha256)))
+            except _Damaged as error:
+                self._bear(error)
             if weight >= BYTES_AT_ONCE or len(batch) >= ROWS_AT_ONCE:
                 await self.target.add_bodies(batch)
                 self._advance("bodies", weight)
@@ -149,11 +159,12 @@ class Copy:
         await self.target.add_bodies(batch)
         self._advance("bodies", weight)
 
-    async def _body(self, tables: Tables, message_id: int) -> bytes:
-        try:
-            return await tables.body(message_id)
-        except NotFound as error:
-            raise SpoolError(f"{error}; `apptrack-ingest spool check` tells of all such damage") from None
+    def _bear(self, error: _Damaged) -> None:
+        if not self.leave_damaged:
+            raise SpoolError(
+                f"{error}; `apptrack-ingest spool check` tells of all such damage, and with --leave-damaged everything else"
+                " is copied"
+            )
 
     async def _point_forward(self) -> None:
         """An application may be the duplicate of one that came after it: it could not be said before that was there."""
@@ -171,16 +182,27 @@ class Copy:
         for table in tables:
             copied.rows[table.name] = await self._compared(table)
         async for message_id, size, sha256 in whole_messages(self.target):
-            raw = await self._body(self.target, message_id)
-            if not is_as_received(raw, size, sha256):
-                raise SpoolError(
-                    f"message {message_id}: its bytes are not those that were received; nothing was finished"
-                )
-            copied.bodies += 1
+            if await self._is_whole(message_id, size, sha256):
+                copied.bodies += 1
+            else:
+                copied.damaged.append(message_id)
             self._advance("verify", size)
         if await _identity(self.source, tables) != identity:
             raise SpoolError("the source was used during the copy: run the command again, with nothing using it")
         return copied
+
+    async def _is_whole(self, message_id: int, size: int, sha256: str) -> bool:
+        """Whether the target has a message's bytes. SpoolError where it has not, and should."""
+        try:
+            await _received(self.target, message_id, size, sha256)
+        except _Damaged as error:
+            try:
+                await _received(self.source, message_id, size, sha256)
+            except _Damaged as damage:
+                self._bear(damage)
+                return False
+            raise SpoolError(f"{error}; nothing was finished") from None
+        return True
 
     async def _compared(self, table: Table) -> int:
         """The number of rows, if they are the same on both sides."""
@@ -228,6 +250,17 @@ async def whole_messages(tables: Tables, *, after: int = 0) -> AsyncIterator[tup
         for message_id, size, sha256 in page:
             yield message_id, size, sha256
         after = page[-1][0]
+
+
+async def _received(tables: Tables, message_id: int, size: int, sha256: str) -> bytes:
+    """A message's bytes as they were received; raises _Damaged where they are not to be had."""
+    try:
+        raw = await tables.body(message_id)
+    except NotFound as error:
+        raise _Damaged(str(error)) from None
+    if not is_as_received(raw, size, sha256):
+        raise _Damaged(f"message {message_id}: its bytes are not those that were received")
+    return raw
 
 
 def is_as_received(raw: bytes, size: int, sha256: str) -> bool:

@@ -310,5 +310,6 @@ def no_application(application_id: int) -> NotFound:
 def no_raw(message_id: int) -> NotFound:
     """The error for a message whose bytes are not there."""
     return NotFound(
-        f"no raw mail is kept for message {message_id}: there is none, or retention or `forget` has erased it"
+        f"no raw mail is kept for message {message_id}: there is none, retention or `forget` has erased it, or it was"
+        " damaged when the spool was copied"
     )

@@ -7,26 +7,29 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from apptrack_ingest.errors import NotAllowed, SpoolError, SpoolUnavailable
+from apptrack_ingest.errors import NotAllowed, NotFound, SpoolError, SpoolUnavailable
 from apptrack_ingest.spool.sqlite import bodies, messages
 from apptrack_ingest.spool.sqlite.tables import connect
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a backup holds."""
+    """What a backup holds: applications, whole bodies, bytes of the file, and the messages whose bytes are missing or
+    damaged in it, as they are in the spool."""
 
     applications: int
     bodies: int
     size: int
+    damaged: tuple[int, ...] = ()
 
 
 def back_up(database: Path, file: Path, *, replace: bool = False) -> Saved:
     """Copies what was committed when it begins; mail is taken and work goes on meanwhile.
 
-    The copy is `file`, of mode 0600, with the large bodies in it that the live spool keeps beside its database. Raises
-    NotAllowed where `file` is there already and is not to be replaced, SpoolUnavailable where it cannot be written,
-    SpoolError where the copy is not whole (and is then removed).
+    The copy is `file`, of mode 0600, with the large bodies in it that the live spool keeps beside its database. What is
+    damaged in the spool is so in the copy, and told: it is no reason to have none of all the rest. Raises NotAllowed where
+    `file` is there already and is not to be replaced, SpoolUnavailable where it cannot be written, SpoolError where the
+    copy is not as whole as the spool (and is then removed).
     """
     if file.exists() and not replace:
         raise NotAllowed(f"{file} is there already: nothing was written; name another, or say --force")
@@ -57,25 +60,35 @@ def _written(database: Path, part: Path) -> Saved:
     with contextlib.closing(connect(database)) as live:
         live.execute("VACUUM INTO ?", (str(part),))
         with contextlib.closing(connect(part)) as copy:
-            _, gone = bodies.gather(copy, live)
-            for message_id in gone:
+            for message_id in bodies.gather(copy, live).gone:
                 messages.erase(copy, message_id, now=time.time())
-            _check(copy)
+            damaged = _checked(copy, live)
             [applications] = copy.execute("SELECT count(*) FROM applications").fetchone()
-            [kept] = copy.execute("SELECT count(*) FROM bodies").fetchone()
-    return Saved(applications, kept, part.stat().st_size)
+            [kept] = copy.execute("SELECT count(*) FROM messages WHERE erased_at IS NULL").fetchone()
+    return Saved(applications, kept - len(damaged), part.stat().st_size, tuple(damaged))
 
 
-def _check(copy: sqlite3.Connection) -> None:
+def _checked(copy: sqlite3.Connection, live: sqlite3.Connection) -> list[int]:
+    """The messages whose bytes are missing or damaged in the copy and in the live spool. SpoolError where anything else is
+    wrong with the copy."""
     [said] = copy.execute("PRAGMA integrity_check(1)").fetchone()
-    [missing] = copy.execute(
-        "SELECT count(*) FROM messages WHERE erased_at IS NULL AND id NOT IN (SELECT message_id FROM bodies)"
-    ).fetchone()
-    if said != "ok" or missing:
+    damaged = [] if said != "ok" else bodies.damaged_in(copy)
+    if said == "ok" and (worse := [message_id for message_id in damaged if _is_whole(live, message_id)]):
+        said = f"{len(worse)} bodies are missing or damaged that are not so in the spool"
+    if said != "ok":
         raise SpoolError(
-            f"the copy is not whole ({said if said != 'ok' else f'{missing} bodies are missing'}) and was removed:"
-            " `apptrack-ingest spool check` tells what is wrong with the spool"
+            f"the copy is not whole ({said}) and was removed: `apptrack-ingest spool check` tells what is wrong with the"
+            " spool"
         )
+    return damaged
+
+
+def _is_whole(live: sqlite3.Connection, message_id: int) -> bool:
+    try:
+        bodies.fetch(live, message_id)
+    except NotFound:
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

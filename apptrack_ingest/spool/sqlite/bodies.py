@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from apptrack_ingest.errors import NotFound
 from apptrack_ingest.spool.rows import no_raw
@@ -202,29 +203,56 @@ def _gaps(connection: sqlite3.Connection, segment: int, size: int) -> Iterator[t
 # --- a copy -------------------------------------------------------------------------------------------------------
 
 
-def gather(copy: sqlite3.Connection, live: sqlite3.Connection) -> tuple[int, list[int]]:
+class Gathered(NamedTuple):
+    """How many bodies a copy has taken in, and the messages whose body was erased since the copy was made: the caller
+    erases them in the copy, too."""
+
+    taken: int
+    gone: list[int]
+
+
+def gather(copy: sqlite3.Connection, live: sqlite3.Connection) -> Gathered:
     """Takes the bodies that a `copy` of the database `live` only points to into the copy itself.
 
-    Returns how many, and the messages whose body is no longer there, because it was erased since the copy was made (the
-    caller erases them in the copy, too). Raises NotFound where one is damaged. A transaction for each: it can be
-    interrupted and called again.
+    What is damaged goes along as it is, for the checksum beside it tells so there, too; nothing goes along where the file
+    is missing. A transaction for each: it can be interrupted and called again.
     """
     ids = [row[0] for row in copy.execute("SELECT message_id FROM stored ORDER BY segment, start")]
     gone = [message_id for message_id in ids if not _taken_in(copy, live, message_id)]
     for statement in ("DELETE FROM emptied", "DELETE FROM swept", RENAME):
         copy.execute(statement)
-    return len(ids) - len(gone), gone
+    return Gathered(len(ids) - len(gone), gone)
 
 
 def _taken_in(copy: sqlite3.Connection, live: sqlite3.Connection, message_id: int) -> bool:
     try:
         raw = fetch(live, message_id)
     except NotFound:
-        if live.execute("SELECT 1 FROM stored WHERE message_id = ?", (message_id,)).fetchone() is not None:
-            raise
-        return False
+        place = live.execute("SELECT segment, start, size FROM stored WHERE message_id = ?", (message_id,)).fetchone()
+        if place is None:
+            return False
+        raw = _as_it_is(directory_of(live), Place(*place))
     copy.execute("BEGIN IMMEDIATE")
     with _committed(copy):
-        keep(copy, message_id, raw)
+        if raw:
+            keep(copy, message_id, raw)
         copy.execute("DELETE FROM stored WHERE message_id = ?", (message_id,))
     return True
+
+
+def _as_it_is(directory: Path, place: Place) -> bytes:
+    with suppress(FileNotFoundError):
+        return segments.read(directory, place)
+    return b""
+
+
+def damaged_in(connection: sqlite3.Connection) -> list[int]:
+    """The messages whose bytes should be in this database itself, and are missing or damaged."""
+    rows = connection.execute(
+        "SELECT m.id, m.crc32, b.raw FROM messages m LEFT JOIN bodies b ON b.message_id = m.id WHERE m.erased_at IS NULL"
+    )
+    return [
+        message_id
+        for message_id, checksum, raw in rows
+        if raw is None or (checksum is not None and zlib.crc32(raw) != checksum)
+    ]

@@ -18,6 +18,7 @@ from apptrack_ingest.cli import main
 from apptrack_ingest.service import lock
 from apptrack_ingest.spool.contract import Filter
 from apptrack_ingest.spool.opening import Where, open_spool, open_tables
+from apptrack_ingest.spool.sqlite import bodies
 
 __all__ = ["postgres_server"]
 
@@ -151,6 +152,19 @@ def test_what_cannot_be_copied_is_named(tmp_path: Path, data: Path) -> None:
     assert "PostgreSQL" in down and "Krokus" not in down
 
 
+def test_what_is_damaged_is_left_out_when_told_to(tmp_path: Path, data: Path) -> None:
+    config, target = configuration(tmp_path), tmp_path / "new" / "spool.sqlite3"
+    damage(data / "spool.sqlite3", "DELETE FROM bodies WHERE message_id IN (4, 6)")
+    assert "with --leave-damaged" in run(config, "spool", "copy", "--to", target, code=1).stderr
+    said = run(config, "spool", "copy", "--to", target, "--leave-damaged").stdout
+    assert f"{len(BODIES) - 2} mails" in said and "the bytes of 2 messages (4, 6) are missing" in said
+    assert "Set data_dir = its directory" in said
+    again = json.loads(run(config, "spool", "copy", "--to", tmp_path / "b", "--leave-damaged", "--json").stdout)
+    assert again["damaged"] == [4, 6] and again["bodies"] == len(BODIES) - 2
+    assert "Make it spool.sqlite3" in run(config, "spool", "copy", "--to", tmp_path / "c", "--leave-damaged").stdout
+    assert applications(target) == applications(data / "spool.sqlite3")
+
+
 # --- check ---------------------------------------------------------------------------------------------------------------
 
 
@@ -237,8 +251,34 @@ def test_a_backup_replaces_nothing_unasked_and_leaves_nothing_half_done(tmp_path
     run(config, "spool", "backup", file, "--force")
     assert file.stat().st_size > 10_000
     assert "check that its directory" in run(config, "spool", "backup", tmp_path / "no" / "b", code=69).stderr
+
+
+def test_a_backup_of_a_damaged_spool_is_made_and_says_what_is_damaged(tmp_path: Path, data: Path) -> None:
+    config, file = configuration(tmp_path), tmp_path / "restored" / "spool.sqlite3"
+    file.parent.mkdir()
     damage(data / "spool.sqlite3", "DELETE FROM bodies WHERE message_id = 4")
-    assert "`apptrack-ingest spool check` tells" in run(config, "spool", "backup", tmp_path / "broken", code=1).stderr
+    done = run(config, "spool", "backup", file, code=1)
+    assert f"{len(BODIES)} applications and {len(BODIES) - 1} mails" in done.stdout
+    assert "the bytes of message 4 are missing or damaged in the spool itself" in done.stderr
+    assert applications(file) == applications(data / "spool.sqlite3")
+    damage(data / "spool.sqlite3", "UPDATE bodies SET raw = x'00' WHERE message_id = 6")
+    done = run(config, "spool", "backup", file, "--force", code=1)
+    assert "the bytes of 2 messages (4, 6) are missing or damaged" in done.stderr
+
+
+def test_a_backup_that_lost_something_of_its_own_is_not_kept(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gather = bodies.gather
+
+    def losing(copy: sqlite3.Connection, live: sqlite3.Connection) -> bodies.Gathered:
+        gathered = gather(copy, live)
+        copy.execute("DELETE FROM bodies WHERE message_id = 4")
+        return gathered
+
+    monkeypatch.setattr(bodies, "gather", losing)
+    said = run(configuration(tmp_path), "spool", "backup", tmp_path / "broken", code=1).stderr
+    assert "1 bodies are missing" in said and "`apptrack-ingest spool check` tells" in said
     assert list(tmp_path.glob("broken*")) == []
 
 

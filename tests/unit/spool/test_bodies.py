@@ -514,13 +514,35 @@ async def test_a_copy_is_made_whole(database: Path, spool: SqliteSpool, tmp_path
         assert dict(copy.execute("SELECT message_id, raw FROM bodies")) == {1: b"small", 2: large(1)}
 
 
-async def test_a_copy_of_what_is_damaged_is_refused(
+async def test_what_is_damaged_is_so_in_a_copy(database: Path, spool: SqliteSpool, tmp_path: Path, mail: Mail) -> None:
+    raws = [b"small", large(1), large(2), large(3)]
+    small, whole, changed, cut = [await put(spool, mail(raw), n) for n, raw in enumerate(raws)]
+    (file,) = Path(f"{database}-bodies").rglob("*.log")
+    with file.open("r+b") as opened:
+        opened.seek(places(database)[changed].start)
+        opened.write(b"?")
+        opened.truncate(places(database)[cut].start)
+    with looking_into(database) as live:
+        live.execute("UPDATE bodies SET raw = ?", (b"smalL",))
+        live.execute("VACUUM INTO ?", (str(tmp_path / "copy"),))
+        with looking_into(tmp_path / "copy") as copy:
+            assert bodies.gather(copy, live) == (3, [])
+            assert bodies.damaged_in(copy) == [small, changed, cut]
+            assert bodies.fetch(copy, whole) == raws[1]
+            kept = dict(copy.execute("SELECT message_id, raw FROM bodies"))
+    assert kept == {small: b"smalL", whole: raws[1], changed: b"?" + raws[2][1:]}
+
+
+async def test_a_copy_goes_without_a_file_that_is_missing(
     database: Path, spool: SqliteSpool, tmp_path: Path, mail: Mail
 ) -> None:
-    await put(spool, mail(large()))
+    message_id = await put(spool, mail(large()))
     (file,) = Path(f"{database}-bodies").rglob("*.log")
+    file.unlink()
     with looking_into(database) as live:
         live.execute("VACUUM INTO ?", (str(tmp_path / "copy"),))
-        file.unlink()
-        with looking_into(tmp_path / "copy") as copy, pytest.raises(NotFound, match="restore it"):
-            bodies.gather(copy, live)
+        with looking_into(tmp_path / "copy") as copy:
+            assert bodies.gather(copy, live) == (1, [])
+            assert bodies.damaged_in(copy) == [message_id]
+            with pytest.raises(NotFound, match="no raw mail"):
+                bodies.fetch(copy, message_id)

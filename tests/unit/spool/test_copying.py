@@ -15,7 +15,7 @@ import pytest
 from filled import BODIES, NOW, assert_all_filled, fill, fill_the_rest
 from postgres import Server, postgres_server
 
-from apptrack_ingest.errors import NotAllowed, SpoolError
+from apptrack_ingest.errors import NotAllowed, NotFound, SpoolError
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import Arrival, Envelope, Message, Report, ReportStatus, State
 from apptrack_ingest.spool import copying
@@ -74,9 +74,9 @@ async def nobody() -> None:
     """Nobody uses either."""
 
 
-async def copied(source: Where, target: Where) -> Copied:
+async def copied(source: Where, target: Where, *, leave_damaged: bool = False) -> Copied:
     async with tables_at(source, target) as [one, other]:
-        return await Copy(one, other, nobody).run()
+        return await Copy(one, other, nobody, leave_damaged=leave_damaged).run()
 
 
 async def told_of(where: Where) -> list[object]:
@@ -203,6 +203,43 @@ async def test_a_damaged_source_is_named(both: tuple[Where, Where]) -> None:
         await tables.run("UPDATE messages SET sha256 = 'another' WHERE id = 4")
     with pytest.raises(SpoolError, match="message 4"):
         await copied(source, target)
+    with pytest.raises(SpoolError, match="was not finished"):
+        await prepared(target)
+
+
+async def test_a_damaged_source_is_copied_without_what_is_damaged_when_told_to(both: tuple[Where, Where]) -> None:
+    source, target = both
+    await filled(source)
+    async with tables_at(source) as [tables]:
+        await tables.run("UPDATE messages SET sha256 = 'another' WHERE id = 4")
+        await tables.run("DELETE FROM bodies WHERE message_id = 6")
+    with pytest.raises(SpoolError, match=r"message 4: .*--leave-damaged"):
+        await copied(source, target)
+    done = await copied(source, target, leave_damaged=True)
+    assert (done.bodies, done.damaged, done.resumed) == (len(BODIES) - 2, [4, 6], True)
+    spool = open_spool(target)
+    try:
+        assert [await spool.raw(number) for number in (1, 2, 3, 5)] == [*BODIES[:3], BODIES[4]]
+        for number in (4, 6):
+            with pytest.raises(NotFound):
+                await spool.raw(number)
+        assert len(await spool.find(Filter())) == len(BODIES)
+    finally:
+        await spool.close()
+
+
+async def test_what_is_whole_in_the_source_must_be_whole_in_the_copy(both: tuple[Where, Where]) -> None:
+    source, target = both
+    await filled(source)
+    async with tables_at(source, target) as [one, other]:
+
+        class Losing(Copy):
+            async def _point_forward(self) -> None:
+                await other.run("DELETE FROM bodies WHERE message_id = 2")
+                await super()._point_forward()
+
+        with pytest.raises(SpoolError, match=r"message 2: .*; nothing was finished"):
+            await Losing(one, other, nobody, leave_damaged=True).run()
     with pytest.raises(SpoolError, match="was not finished"):
         await prepared(target)
 
