@@ -203,13 +203,13 @@ def backlog(sustained: float, seconds: float) -> bool:
     many, seen = max(20, int(rate * seconds)), []
     with endpoint.serving() as idibu, started(noop(idibu.url)) as peer:
         assert isinstance(peer, Ours)
-        process = load.running(peer.port, 60_000, many, rate=rate)
+        sending = load.running(peer.port, 60_000, many, rate=rate)
         began = time.monotonic()
-        while process.poll() is None:
+        while not sending.is_over():
             seen.append(_waiting(peer, idibu))
             time.sleep(min(1.0, seconds / 20))
         took = time.monotonic() - began
-        load.result(process)
+        sending.result()
         wait_until(lambda: idibu.told() >= many, "all are reported")
         check(peer, many)
     tables.title(f"At 80 % of the sustained rate: {rate:,.0f} applications a second of 60 KB for {took:.0f} seconds")

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import IO, cast
 
 import mails
 import uvloop
@@ -50,17 +50,38 @@ def smtp_source(port: int, size: int, many: int, *, reuse: bool = False, session
 
 def own(port: int, size: int, many: int, *, rate: float = 0.0, reuse: bool = False, sessions: int = SESSIONS) -> Sent:
     """Sends `many` different applications; `rate` in mails a second (0: as fast as they are taken)."""
-    with running(port, size, many, rate=rate, reuse=reuse, sessions=sessions) as process:
-        return result(process)
+    return running(port, size, many, rate=rate, reuse=reuse, sessions=sessions).result()
+
+
+@dataclass(slots=True)
+class Running:
+    """A load under way. What it says goes to a file: a pipe is full after some thousand mails, and it would never end
+    where nobody reads it meanwhile."""
+
+    process: "subprocess.Popen[bytes]"
+    said: IO[bytes]
+
+    def is_over(self) -> bool:
+        """Whether all is sent, or failed."""
+        return self.process.poll() is not None
+
+    def result(self) -> Sent:
+        """Waits for it to end. Raises RuntimeError when a mail was not taken."""
+        with self.process, self.said:
+            if self.process.wait(timeout=1800) != 0:
+                raise RuntimeError("the load could not be sent")
+            self.said.seek(0)
+            return Sent(**json.load(self.said))
 
 
 def running(
     port: int, size: int, many: int, *, rate: float = 0.0, reuse: bool = False, sessions: int = SESSIONS, first: int = 0
-) -> "subprocess.Popen[str]":
-    """The same, under way: a process whose `result` is to be read."""
+) -> Running:
+    """The same, under way."""
     words = [port, size, many, "--rate", rate, "--sessions", sessions, "--first", first or next_first(many)]
     command = [sys.executable, __file__, *(str(word) for word in words), *(["--reuse"] if reuse else [])]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
+    said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the result
+    return Running(subprocess.Popen(command, stdout=said), said)  # noqa: S603 - ourselves
 
 
 _given = [40_000_000]
@@ -70,14 +91,6 @@ def next_first(many: int) -> int:
     """The first of so many applicant ids that no other load of this run has."""
     _given[0] += many
     return _given[0] - many
-
-
-def result(process: "subprocess.Popen[str]") -> Sent:
-    """Waits for it to end. Raises RuntimeError when a mail was not taken."""
-    output, _ = process.communicate(timeout=1800)
-    if process.returncode != 0:
-        raise RuntimeError("the load could not be sent")
-    return Sent(**json.loads(output))
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

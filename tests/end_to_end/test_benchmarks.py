@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Sink
 from end_to_end.programs import PLACES
+from ports import free_port
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "compare.py"
 
@@ -45,3 +48,25 @@ def test_the_stages_of_an_application_are_told_apart():
     names = rows(run("stages"))
     assert {"spool: put", "parse", "hand off", "report"} <= set(names)
     assert {"intake (receive, put)", "worker (all but parsing)", "parser (parse)"} <= set(names)
+
+
+SENDS = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import load
+sending = load.running(int(sys.argv[2]), 300, 3000, reuse=True)
+while not sending.is_over():
+    time.sleep(0.01)
+print(sending.result().taken)
+"""
+
+
+def test_a_load_of_many_mails_comes_to_its_end_whoever_waits_for_it():
+    sink = Controller(Sink(), hostname="127.0.0.1", port=free_port())
+    sink.start()
+    try:
+        command = [sys.executable, "-c", SENDS, str(SCRIPT.parent), str(sink.port)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    finally:
+        sink.stop()
+    assert run.stdout == "3000\n", run.stderr
