@@ -1,7 +1,7 @@
 """`list`: which applications there are, newest first, and what is not handed off or reported at present."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from apptrack_ingest.cli.selecting import ID, filter_of, selection
 from apptrack_ingest.cli.showing import STYLES, local, print_json, print_table, say, standing, text, who
 from apptrack_ingest.model import Backlog, ReportState, Stage, State
 from apptrack_ingest.settings import Settings, accounts_without_hash
-from apptrack_ingest.spool.contract import Filter, Pause, Summary
+from apptrack_ingest.spool.contract import Filter, Pause, Spool, Summary, rest_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Page:
     more: bool
     without_hash: list[str]
     pauses: list[Pause]
+    resting: dict[str, float]
+    """Until when, by account: those whose ATS a worker found to be away."""
     notes: list[str]
 
 
@@ -53,9 +55,23 @@ async def _page(config: Path | None, wanted: Filter) -> Page:
         rows = await spool.find(wanted)
         pauses = in_force(await spool.pauses(), time.time())
         backlog = await spool.backlog()
-    notes = [*not_handed_off(backlog, pauses), *unreported(found, backlog, pauses)]
+        resting = await _resting(spool, backlog, time.time())
+    notes = [*not_handed_off(backlog, pauses, resting), *unreported(found, backlog, pauses)]
     keep = wanted.limit - 1
-    return Page(rows[:keep], len(rows) > keep, accounts_without_hash(found), pauses, notes)
+    return Page(rows[:keep], len(rows) > keep, accounts_without_hash(found), pauses, resting, notes)
+
+
+async def _resting(spool: Spool, backlog: Backlog, now: float) -> dict[str, float]:
+    """Until when, of the accounts of which something waits."""
+    waiting = sorted(account for (account, state) in backlog.applications if account and state is State.RECEIVED)
+    found = {account: await rests(spool, account, now) for account in waiting}
+    return {account: until for account, until in found.items() if until is not None}
+
+
+async def rests(spool: Spool, account: str | None, now: float) -> float | None:
+    """Until when the hand-offs of an account rest because its ATS is away; None where they do not."""
+    until = await spool.mark(rest_mark(account)) if account else None
+    return until if until is not None and until > now else None
 
 
 def in_force(pauses: list[Pause], now: float) -> list[Pause]:
@@ -78,11 +94,22 @@ def unreported(found: Settings, backlog: Backlog, pauses: list[Pause]) -> Iterat
         yield f"{_pause(pause)}: {_reports(due.get(pause.account, 0))}; {goes_on(pause)}"
 
 
-def not_handed_off(backlog: Backlog, pauses: list[Pause]) -> Iterator[str]:
+def not_handed_off(backlog: Backlog, pauses: list[Pause], resting: Mapping[str, float]) -> Iterator[str]:
     """What is not handed off at present, and why, in sentences."""
     for pause in (each for each in pauses if each.stage is Stage.HAND_OFF):
-        waiting = backlog.applications.get((pause.account, State.RECEIVED), 0)
-        yield f"{_pause(pause)}: {waiting} application{'' if waiting == 1 else 's'} waiting; {goes_on(pause)}"
+        yield f"{_pause(pause)}: {_waiting(backlog, pause.account)}; {goes_on(pause)}"
+    for account, until in resting.items():
+        yield f"{resting_until(account, until)}: {_waiting(backlog, account)}"
+
+
+def _waiting(backlog: Backlog, account: str) -> str:
+    waiting = backlog.applications.get((account, State.RECEIVED), 0)
+    return f"{waiting} application{'' if waiting == 1 else 's'} waiting"
+
+
+def resting_until(account: str, until: float) -> str:
+    """What is to be known of an account that rests."""
+    return f"the ATS of account {account} is away or asked for a rest; the next hand-off is tried at {local(until)}"
 
 
 def _pause(pause: Pause) -> str:
@@ -149,6 +176,7 @@ def _print_json(page: Page) -> None:
             "next_before": page.rows[-1].application_id if page.more else None,
             "accounts_without_hash": page.without_hash,
             "paused": [pause_shape(pause) for pause in page.pauses],
+            "resting": [{"account": account, "until": until} for account, until in page.resting.items()],
             "notes": page.notes,
         }
     )

@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 from apptrack_ingest.cli.common import config_option, errors_as_exit_codes, json_option, out, run, spool_of
-from apptrack_ingest.cli.listing import in_force
+from apptrack_ingest.cli.listing import in_force, rests
 from apptrack_ingest.cli.selecting import ID
 from apptrack_ingest.cli.showing import STYLES, print_json, print_table, say, shape, standing, text, who, zoned
 from apptrack_ingest.cli.story import timeline, what_is_next
@@ -41,8 +41,9 @@ def show(application_id: int, config: Path | None, as_json: bool) -> None:
 async def _told(config: Path | None, application_id: int) -> Told:
     async with spool_of(config) as (spool, found):
         story = await spool.story(application_id)
-        now = time.time()
-        return Told(story, what_is_next(story, found, in_force(await spool.pauses(), now), now), now)
+        now, account = time.time(), story.summary.account
+        pauses, resting = in_force(await spool.pauses(), now), await rests(spool, account, now)
+        return Told(story, what_is_next(story, found, pauses, resting, now), now)
 
 
 def _print(told: Told) -> None:

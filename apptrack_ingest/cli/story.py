@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from apptrack_ingest.cli.listing import resting_until
 from apptrack_ingest.cli.showing import local, span
 from apptrack_ingest.model import AttemptKind, HeldReason, ReportState, Stage, State
 from apptrack_ingest.settings import Settings
@@ -93,10 +94,11 @@ _HELD = {
 }
 
 
-def what_is_next(story: Story, found: Settings, pauses: list[Pause], now: float) -> list[str]:
-    """What happens by itself, or which commands can move it on."""
+def what_is_next(story: Story, found: Settings, pauses: list[Pause], resting: float | None, now: float) -> list[str]:
+    """What happens by itself, or which commands can move it on; `resting` is until when the account's hand-offs rest."""
     summary = story.summary
-    lines = [_next_hand_off(summary, _paused(summary.account, Stage.HAND_OFF, pauses), now)]
+    obstacle = _paused(summary.account, Stage.HAND_OFF, pauses) or _rests(summary, resting)
+    lines = [_next_hand_off(summary, obstacle, now)]
     if story.reports:
         lines.append(_next_report(story, found, pauses, now))
     elif (account := found.known_accounts.get(summary.account or "")) and not account.reporting:
@@ -106,12 +108,19 @@ def what_is_next(story: Story, found: Settings, pauses: list[Pause], now: float)
     return [line.replace("{id}", str(summary.application_id)) for line in lines if line]
 
 
-def _next_hand_off(summary: Summary, paused: str | None, now: float) -> str:
+def _rests(summary: Summary, until: float | None) -> str | None:
+    """The words for an account whose ATS is away, unless the application would have to wait for longer anyway."""
+    if until is None or (summary.due_at is not None and summary.due_at > until):
+        return None
+    return f"{resting_until(summary.account or '', until)}, the others once that got a verdict"
+
+
+def _next_hand_off(summary: Summary, obstacle: str | None, now: float) -> str:
     match summary.state:
         case State.RECEIVED if summary.in_work:
             return "being worked on now"
-        case State.RECEIVED if paused:
-            return f"waits: {paused}"
+        case State.RECEIVED if obstacle:
+            return f"waits: {obstacle}"
         case State.RECEIVED if summary.due_at is not None and summary.due_at > now:
             when = f"in {span(summary.due_at - now)}, at {local(summary.due_at)}"
             return f"next hand-off attempt {when}; " + "`hold {id}` stops it"

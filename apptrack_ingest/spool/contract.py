@@ -63,6 +63,12 @@ __all__ = [
 ]
 
 
+def rest_mark(account: str) -> str:
+    """The key of the time until which the hand-offs of an account rest, as the worker says that noticed last that its ATS
+    is away. A hint for people; 0.0, or a time that is past, where they go on."""
+    return f"rests {account}"
+
+
 class Spool(Protocol):
     """Durable keeping of messages, their applications, attempts and reports."""
 
@@ -218,7 +224,7 @@ class Spool(Protocol):
         """What weighs on the spool; cheap enough to be asked every other second."""
 
     async def mark(self, key: str) -> float | None:
-        """A remembered time (when a digest was last sent), or None."""
+        """A remembered time (when a digest was last sent, see also `rest_mark`), or None."""
 
     async def set_mark(self, key: str, at: float) -> None:
         """Remembers a time."""

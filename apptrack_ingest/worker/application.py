@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -20,7 +21,7 @@ from apptrack_ingest.model import (
     State,
 )
 from apptrack_ingest.parse.documents import without_extensions, without_forwarding_mail
-from apptrack_ingest.spool.contract import Claim, Delivered, EarlyReport, Facts, Settlement
+from apptrack_ingest.spool.contract import Claim, Delivered, EarlyReport, Facts, Settlement, rest_mark
 from apptrack_ingest.trust import Rule
 from apptrack_ingest.worker.desk import Desk, Tools
 from apptrack_ingest.worker.restraints import Restraints
@@ -80,6 +81,7 @@ class Job:
                 "internal-error", f"a fault in apptrack-ingest itself ({type(error).__name__})"
             )
         await self._settle(settlement, started)
+        await self._tell_of_rest(verdict=settlement.event in (Event.DELIVER, Event.REJECT))
 
     # -- deciding
 
@@ -269,6 +271,16 @@ class Job:
             return True
         self._tell(settlement, started)
         return True
+
+    async def _tell_of_rest(self, *, verdict: bool) -> None:
+        """Lets people see that the account's ATS is away, or is back. Only a hint: it may be lost."""
+        rests = self.restraints.rest_to_tell(self.claim, verdict=verdict)
+        if rests is None or self.claim.account is None:
+            return
+        key, spool = rest_mark(self.claim.account), self.tools.spool
+        with suppress(SpoolUnavailable):
+            if rests or (await spool.mark(key) or 0.0) > self.tools.clock.now():
+                await spool.set_mark(key, rests)
 
     def _tell(self, settlement: Settlement, started: float) -> None:
         """Counts the attempt and writes its one line."""

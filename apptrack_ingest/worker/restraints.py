@@ -1,5 +1,6 @@
 """What a worker may claim now: each account within its restraint, no account and no stranger at the cost of another."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ class Restraints:
         """Of accounts that a reload took out: what is under way and was called counts should they come back."""
         self._desks: Mapping[str, Desk] = {}
         self._under_way: dict[Key, Claim] = {}
+        self._rests: dict[str, float] = {}
+        """Until when an account rests, as `rest_to_tell` said last. What was said before this worker's time is not known."""
 
     def configure(self, desks: Mapping[str, Desk]) -> None:
         """Takes up changed accounts; an account that did not change keeps what is known of its ATS."""
@@ -128,6 +131,17 @@ class Restraints:
                 self._calls.turn_away(account)
             if change is not None and account in self._of:
                 _tell(account, change, was_open=was_open)
+
+    def rest_to_tell(self, claim: Claim, *, verdict: bool) -> float | None:
+        """Until when its account's hand-offs rest, 0.0 where there was a verdict and they go on; None where that is nothing
+        new to anybody."""
+        account, now = claim.account or UNROUTED, self._clock.now()
+        restraint, told = self._of.get(account), self._rests.get(account, math.inf)
+        rests = restraint.breaker.probes_at(now) if restraint else None
+        if rests is None and not (verdict and told > now):
+            return None
+        self._rests[account] = rests or 0.0
+        return self._rests[account] if rests != told else None
 
     def ended(self, claim: Claim) -> None:
         """It is no longer worked on."""

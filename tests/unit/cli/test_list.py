@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from apptrack_ingest.cli import main
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import HeldReason, ReportState, Stage
-from apptrack_ingest.spool.contract import Facts, Pause, Settlement
+from apptrack_ingest.spool.contract import Facts, Pause, Settlement, rest_mark
 
 from .conftest import HOSTILE, JANE, SECRET, House
 
@@ -116,6 +116,17 @@ def test_what_is_not_reported_is_said_under_the_table(house: House) -> None:
     assert page["paused"][0]["account"] == "acme"
     assert page["paused"][0]["since"] == "2001-09-09T01:46:40.000+00:00"
     assert SECRET not in told and "abcdef123456" not in told + str(page)
+
+
+def test_an_ats_that_is_away_is_told_of_under_the_table_while_something_waits(house: House) -> None:
+    for account in ("acme", "beta"):
+        house.do(lambda spool, account=account: spool.set_mark(rest_mark(account), 4e9))
+    house.put()
+    house.delivered(account="beta")
+    told = house.run("list").stdout
+    assert "note: the ATS of account acme is away or asked for a rest; the next hand-off is tried at 2096-10-0" in told
+    assert ": 1 application waiting" in told and "the ATS of account beta" not in told
+    assert house.json("list")["resting"] == [{"account": "acme", "until": "2096-10-02T07:06:40.000+00:00"}]
 
 
 def test_reports_of_an_account_no_longer_in_the_settings_are_told(house: House) -> None:

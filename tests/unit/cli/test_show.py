@@ -7,7 +7,7 @@ import pytest
 from apptrack_ingest.cli.showing import safe, span
 from apptrack_ingest.lifecycle import Event, report_of
 from apptrack_ingest.model import HeldReason, ReportState, Stage, State
-from apptrack_ingest.spool.contract import Action, Facts, Pause, Settlement
+from apptrack_ingest.spool.contract import Action, Facts, Pause, Settlement, rest_mark
 
 from .conftest import HOSTILE, SECRET, House
 
@@ -90,6 +90,18 @@ def test_what_is_next_of_a_received_one(house: House) -> None:
     house.claim()
     assert "being worked on now" in following(house, other)
     assert "under way" in house.run("show", other).stdout
+
+
+def test_what_is_next_where_the_ats_is_away(house: House) -> None:
+    application_id, now = house.put(), time.time()
+    house.do(lambda spool: spool.set_mark(rest_mark("beta"), now + 600))
+    house.do(lambda spool: spool.set_mark(rest_mark("acme"), now - 1))
+    assert "handed off as soon as a worker is free" in following(house, application_id)
+    house.do(lambda spool: spool.set_mark(rest_mark("acme"), now + 300))
+    assert "waits: the ATS of account acme is away or asked for a rest" in following(house, application_id)
+    house.settle(application_id, Settlement(Event.POSTPONE, "timeout", due_at=now + 3600.4))
+    assert "next hand-off attempt in" in following(house, application_id)
+    assert "delivered, nothing to do" in following(house, house.delivered(account="beta"))
 
 
 def test_what_is_next_of_a_report(house: House) -> None:

@@ -10,6 +10,7 @@ from apptrack_ingest import RetryLater
 from apptrack_ingest.lifecycle import parse_rates, parse_schedule
 from apptrack_ingest.metrics import exposition
 from apptrack_ingest.model import Accepted, Arrival, Envelope, HeldReason, Message, State
+from apptrack_ingest.spool.contract import rest_mark
 from apptrack_ingest.testing import RecordingHandler, an_email
 from apptrack_ingest.worker.breaker import Caution
 
@@ -141,6 +142,49 @@ async def test_retry_after_lets_the_whole_account_rest(world):
     assert sum(ats.calls.values()) == 1
     await world.pass_time(HOUR)
     assert {row.state for row in await world.rows()} == {State.DELIVERED}
+
+
+async def test_the_spool_knows_until_when_an_account_rests(world):
+    ats = Ats(RetryLater("not reached", about="ats"))
+    await use(world, acme={"handler": ats})
+    for _ in range(6):
+        await world.receive("acme")
+    await world.receive("beta")
+    await world.work()
+    assert 10 <= await world.spool.mark(rest_mark("acme")) - world.clock.time <= 12
+    assert await world.spool.mark(rest_mark("beta")) is None
+    await world.pass_time(HOUR)
+    assert await world.spool.mark(rest_mark("acme")) > world.clock.time
+    ats.error = None
+    await world.pass_time(HOUR)
+    assert {row.state for row in await world.rows()} == {State.DELIVERED}
+    assert await world.spool.mark(rest_mark("acme")) < world.clock.time
+
+
+async def test_the_spool_knows_that_a_reload_has_ended_a_rest(world):
+    ats = Ats(RetryLater("429", after=3000, about="ats"))
+    await use(world, acme={"handler": ats})
+    for _ in range(3):
+        await world.receive("acme")
+    await world.work()
+    assert await world.spool.mark(rest_mark("acme")) >= world.clock.time + 3000
+    ats.error = None
+    await use(world, acme={"timeout": 31.0})
+    await world.work()
+    assert await world.spool.mark(rest_mark("acme")) == 0.0
+
+
+async def test_a_worker_that_was_started_anew_ends_the_rest_that_another_told_of(world):
+    ats = Ats(RetryLater("not there", about="application"))
+    await use(world, acme={"handler": ats})
+    await world.spool.set_mark(rest_mark("acme"), world.clock.time + 9999)
+    await world.receive("acme")
+    await world.work()
+    assert await world.spool.mark(rest_mark("acme")) > world.clock.time, "that was no verdict"
+    ats.error = None
+    await world.receive("acme")
+    await world.work()
+    assert await world.spool.mark(rest_mark("acme")) == 0.0
 
 
 async def test_what_is_about_one_application_alone_opens_nothing(world):
