@@ -169,14 +169,20 @@ async def pids(tmp_path: Path) -> list[int]:
     return [int(pid) for pid in (tmp_path / "pids").read_text().split()]
 
 
+async def all_gone(running: list[int]) -> None:
+    """The processes, and what watches them to their end: left to the loop's, it would be missed by a later test."""
+    for pid in running:
+        await until(partial(gone, pid))
+    await until(lambda: not command._ending)
+
+
 async def test_a_timeout_kills_the_whole_process_group(
     shell: Shell, tmp_path: Path, private: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "TERM_GRACE", 0.05)
     with pytest.raises(RetryLater, match=r"did not end within 1\.5 seconds"):
         await shell(STUBBORN, tmp_path, timeout=1.5).handle(APPLICATION)
-    for pid in await pids(tmp_path):
-        await until(partial(gone, pid))
+    await all_gone(await pids(tmp_path))
     assert list(private.iterdir()) == []
 
 
@@ -192,8 +198,7 @@ async def test_cancellation_kills_the_whole_process_group(
         await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await task
-    for pid in running:
-        await until(partial(gone, pid))
+    await all_gone(running)
     assert list(private.iterdir()) == []
 
 
@@ -218,8 +223,7 @@ async def test_a_program_cancelled_while_it_starts_is_not_lost_sight_of(
     with pytest.raises(asyncio.CancelledError):
         await task
     told.set()
-    for pid in running:
-        await until(partial(gone, pid))
+    await all_gone(running)
 
 
 async def test_a_polite_program_may_tidy_up(shell: Shell, tmp_path: Path) -> None:
