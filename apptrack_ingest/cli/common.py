@@ -35,7 +35,7 @@ from apptrack_ingest.spool.contract import Spool
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FAILED, NO_SUCH_THING, NOT_NOW, NO_SPOOL, BAD_CONFIGURATION = 1, 3, 4, 69, 78
+FAILED, NO_SUCH_THING, NOT_NOW, DAMAGED, NO_SPOOL, BAD_CONFIGURATION = 1, 3, 4, 5, 69, 78
 """Exit codes beside 0 and click's own 2; 69 and 78 are those of sysexits.h, which systemd and mail systems know."""
 
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)

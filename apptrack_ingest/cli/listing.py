@@ -26,7 +26,7 @@ class Page:
     without_hash: list[str]
     pauses: list[Pause]
     resting: dict[str, float]
-    """Until when, by account: those whose ATS a worker found to be away."""
+    """Before when nothing is handed off, by account: those whose ATS a worker found to be away."""
     notes: list[str]
 
 
@@ -55,23 +55,28 @@ async def _page(config: Path | None, wanted: Filter) -> Page:
         rows = await spool.find(wanted)
         pauses = in_force(await spool.pauses(), time.time())
         backlog = await spool.backlog()
-        resting = await _resting(spool, backlog, time.time())
-    notes = [*not_handed_off(backlog, pauses, resting), *unreported(found, backlog, pauses)]
+        now = time.time()
+        resting = await _resting(spool, backlog, now)
+    notes = [*not_handed_off(backlog, pauses, resting, now), *unreported(found, backlog, pauses)]
     keep = wanted.limit - 1
     return Page(rows[:keep], len(rows) > keep, accounts_without_hash(found), pauses, resting, notes)
 
 
 async def _resting(spool: Spool, backlog: Backlog, now: float) -> dict[str, float]:
-    """Until when, of the accounts of which something waits."""
+    """`rests` of the accounts of which something waits."""
     waiting = sorted(account for (account, state) in backlog.applications if account and state is State.RECEIVED)
     found = {account: await rests(spool, account, now) for account in waiting}
     return {account: until for account, until in found.items() if until is not None}
 
 
+NO_NEWS = 24 * 3600.0
+"""Seconds after its time for which it is believed that an ATS is away still: then nobody tries it, for whatever reason."""
+
+
 async def rests(spool: Spool, account: str | None, now: float) -> float | None:
-    """Until when the hand-offs of an account rest because its ATS is away; None where they do not."""
+    """Before when nothing of an account is handed off because its ATS is away, where it is; that may be past already."""
     until = await spool.mark(rest_mark(account)) if account else None
-    return until if until is not None and until > now else None
+    return until if until and now < until + NO_NEWS else None
 
 
 def in_force(pauses: list[Pause], now: float) -> list[Pause]:
@@ -94,12 +99,14 @@ def unreported(found: Settings, backlog: Backlog, pauses: list[Pause]) -> Iterat
         yield f"{_pause(pause)}: {_reports(due.get(pause.account, 0))}; {goes_on(pause)}"
 
 
-def not_handed_off(backlog: Backlog, pauses: list[Pause], resting: Mapping[str, float]) -> Iterator[str]:
+def not_handed_off(backlog: Backlog, pauses: list[Pause], resting: Mapping[str, float], now: float) -> Iterator[str]:
     """What is not handed off at present, and why, in sentences."""
     for pause in (each for each in pauses if each.stage is Stage.HAND_OFF):
         yield f"{_pause(pause)}: {_waiting(backlog, pause.account)}; {goes_on(pause)}"
+    stopped = {pause.account for pause in pauses if pause.stage is Stage.HAND_OFF}
     for account, until in resting.items():
-        yield f"{resting_until(account, until)}: {_waiting(backlog, account)}"
+        if account not in stopped:
+            yield f"{is_away(account, until, now)}: {_waiting(backlog, account)}"
 
 
 def _waiting(backlog: Backlog, account: str) -> str:
@@ -107,9 +114,12 @@ def _waiting(backlog: Backlog, account: str) -> str:
     return f"{waiting} application{'' if waiting == 1 else 's'} waiting"
 
 
-def resting_until(account: str, until: float) -> str:
-    """What is to be known of an account that rests."""
-    return f"the ATS of account {account} is away or asked for a rest; the next hand-off is tried at {local(until)}"
+def is_away(account: str, until: float, now: float) -> str:
+    """What is to be known of an account whose ATS was away when it was last tried."""
+    away = f"the ATS of account {account} is away or asked for a rest"
+    if until > now:
+        return f"{away}; nothing is handed off before {local(until)}"
+    return f"{away}, as far as is known; single hand-offs are tried until it answers"
 
 
 def _pause(pause: Pause) -> str:

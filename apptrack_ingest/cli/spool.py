@@ -13,7 +13,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from apptrack_ingest import settings
-from apptrack_ingest.cli.common import FAILED, config_option, err, errors_as_exit_codes, json_option, out, run
+from apptrack_ingest.cli.common import DAMAGED, FAILED, config_option, err, errors_as_exit_codes, json_option, out, run
 from apptrack_ingest.errors import ConfigError, NotAllowed, NotFound, Problem, SpoolError
 from apptrack_ingest.service import lock
 from apptrack_ingest.service.place import spool_of, where
@@ -30,7 +30,7 @@ FILE = "spool.sqlite3"
 """What a SQLite spool is called in its data directory."""
 
 MOST_NAMED = 20
-"""Messages that a sentence lists by their ids."""
+"""Applications that a sentence lists by their ids."""
 
 
 @click.group()
@@ -99,8 +99,8 @@ def _tell_of(copied: Copied, origin: Where, target: Where) -> None:
     out.print(f"copied and compared: {rows or 'an empty spool'}; {copied.bodies} mails", markup=False)
     if copied.damaged:
         out.print(
-            f"{_of_messages(copied.damaged)} missing or damaged in the source, and left out: what waits of them will be held"
-            " as unreadable",
+            f"{_mails_of(copied.damaged)} missing or damaged in the source, and left out: what waits of them will be held as"
+            " unreadable",
             markup=False,
         )
     out.print(f"The spool is in {shown(target)} now. {_how_to_serve(target)}, and serve from there.", markup=False)
@@ -113,10 +113,14 @@ def _how_to_serve(target: Where) -> str:
     return "Set data_dir = its directory" if target.name == FILE else f"Make it {FILE} in a data_dir of its own"
 
 
-def _of_messages(ids: Sequence[int]) -> str:
-    """Whose bytes a sentence is about."""
+def _mails_of(ids: Sequence[int]) -> str:
+    """Whose mails a sentence is about."""
     listed = ", ".join(map(str, ids[:MOST_NAMED])) + (f" and {len(ids) - MOST_NAMED} more" * (len(ids) > MOST_NAMED))
-    return f"the bytes of message {listed} are" if len(ids) == 1 else f"the bytes of {len(ids)} messages ({listed}) are"
+    return (
+        f"the mail of application {listed} is"
+        if len(ids) == 1
+        else f"the mails of {len(ids)} applications ({listed}) are"
+    )
 
 
 async def _copy(origin: Where, target: Where, *, quiet: bool, leave_damaged: bool) -> Copied:
@@ -236,7 +240,9 @@ async def _check(where: Where, name: str, *, mend: bool, as_json: bool) -> tuple
 def backup(config: Path | None, file: Path, force: bool) -> None:
     """Make a consistent copy of a SQLite spool as one FILE of mode 0600, beside a running `serve`.
 
-    A mail that is damaged in the spool is damaged in the copy, too, and named: the copy is made all the same, exit code 1.
+    A mail that is damaged in the spool is damaged in the copy, too, and named: the copy is made all the same, exit code 5.
+    It replaces no FILE then, even with --force, and becomes FILE.damaged.
+
     A spool in PostgreSQL is backed up with PostgreSQL's own tools; the command says how, with exit code 1.
     """
     found = settings.load(config)
@@ -252,16 +258,18 @@ def backup(config: Path | None, file: Path, force: bool) -> None:
     run(spool_of(found).close())  # the schema is brought up to date, as for every command
     saved = back_up(found.database, file, replace=force)
     out.print(
-        f"{file}: {saved.applications} applications and {saved.bodies} mails, {saved.size} bytes, checked and on the disk",
+        f"{saved.file}: {saved.applications} applications and {saved.bodies} mails, {saved.size} bytes,"
+        " checked and on the disk",
         markup=False,
     )
     if saved.damaged:
         err.print(
-            f"{_of_messages(saved.damaged)} missing or damaged in the spool itself, and so in this copy: restore them from"
-            " an earlier one, or have idibu forward them again; `apptrack-ingest spool check` tells more",
+            f"{_mails_of(saved.damaged)} missing or damaged in the spool itself, and so in this copy"
+            + (f"; {file} is left as it was" if saved.file != file else "")
+            + ": `apptrack-ingest spool check` tells more, docs/backup.md what to do",
             markup=False,
         )
-        raise SystemExit(FAILED)
+        raise SystemExit(DAMAGED)
 
 
 COMMANDS = (spool,)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from apptrack_ingest.cli.listing import resting_until
+from apptrack_ingest.cli.listing import is_away
 from apptrack_ingest.cli.showing import local, span
 from apptrack_ingest.model import AttemptKind, HeldReason, ReportState, Stage, State
 from apptrack_ingest.settings import Settings
@@ -95,9 +95,9 @@ _HELD = {
 
 
 def what_is_next(story: Story, found: Settings, pauses: list[Pause], resting: float | None, now: float) -> list[str]:
-    """What happens by itself, or which commands can move it on; `resting` is until when the account's hand-offs rest."""
+    """What happens by itself, or which commands can move it on; `resting` is what `rests` says of its account."""
     summary = story.summary
-    obstacle = _paused(summary.account, Stage.HAND_OFF, pauses) or _rests(summary, resting)
+    obstacle = _paused(summary.account, Stage.HAND_OFF, pauses) or _away(summary, resting, now)
     lines = [_next_hand_off(summary, obstacle, now)]
     if story.reports:
         lines.append(_next_report(story, found, pauses, now))
@@ -108,11 +108,11 @@ def what_is_next(story: Story, found: Settings, pauses: list[Pause], resting: fl
     return [line.replace("{id}", str(summary.application_id)) for line in lines if line]
 
 
-def _rests(summary: Summary, until: float | None) -> str | None:
+def _away(summary: Summary, until: float | None, now: float) -> str | None:
     """The words for an account whose ATS is away, unless the application would have to wait for longer anyway."""
-    if until is None or (summary.due_at is not None and summary.due_at > until):
+    if until is None or (summary.due_at is not None and summary.due_at > max(until, now)):
         return None
-    return f"{resting_until(summary.account or '', until)}, the others once that got a verdict"
+    return is_away(summary.account or "", until, now)
 
 
 def _next_hand_off(summary: Summary, obstacle: str | None, now: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from apptrack_ingest.errors import NotFound
 from apptrack_ingest.model import ReportState, State
-from apptrack_ingest.spool.copying import is_as_received, whole_messages
+from apptrack_ingest.spool.copying import applications_of, is_as_received, whole_messages
 from apptrack_ingest.spool.derived import Rule
 from apptrack_ingest.spool.tables import Tables
 
@@ -148,7 +148,8 @@ class Check:
         [(total,)] = await self.tables.query("SELECT count(*) FROM messages WHERE erased_at IS NULL")
         async for message_id, size, sha256 in whole_messages(self.tables):
             if (wrong := await self._wrong_with(message_id, size, sha256)) is not None:
-                yield wrong
+                of = await applications_of(self.tables, message_id)
+                yield f"{wrong} (application {', '.join(map(str, of))})"
             self.bodies += 1
             self.tell(self.bodies, max(int(total), self.bodies))
 

@@ -64,8 +64,8 @@ __all__ = [
 
 
 def rest_mark(account: str) -> str:
-    """The key of the time until which the hand-offs of an account rest, as the worker says that noticed last that its ATS
-    is away. A hint for people; 0.0, or a time that is past, where they go on."""
+    """The key of the time before which nothing of an account is handed off, as the worker says that noticed last that its
+    ATS is away; once it is past, single ones are tried. 0.0 where the ATS is back. A hint for people."""
     return f"rests {account}"
 
 

@@ -29,8 +29,8 @@ def _silent(*_: object) -> None:
 
 @dataclass(slots=True)
 class Copied:
-    """What the target holds now, by table; `bodies` are the messages' bytes, `damaged` the messages whose bytes are missing
-    or damaged in the source and were left out."""
+    """What the target holds now, by table; `bodies` are the messages' bytes, `damaged` the applications whose mail is
+    missing or damaged in the source and was left out."""
 
     rows: dict[str, int] = field(default_factory=dict)
     bodies: int = 0
@@ -139,14 +139,9 @@ class Copy:
             self._advance(table.name, len(page) * ROW_WEIGHT)
 
     async def _copy_bodies(self) -> None:
-        [(after,)] = await self.target.query("SELECT coalesce(max(message_id), 0) FROM bodies")
-        [(before,)] = await self.source.query(
-            "SELECT coalesce(sum(size), 0) FROM messages WHERE erased_at IS NULL AND id <= :id", id=after
-        )
-        self._advance("bodies", int(before))
         batch: list[tuple[int, bytes]] = []
         weight = 0
-        async for message_id, size, sha256 in whole_messages(self.source, after=after):
+        async for message_id, size, sha256 in self._without_body():
             weight += size
             try:
                 batch.append((message_id, await _received(self.source, message_id, size, sha256)))
@@ -158,6 +153,24 @@ class Copy:
                 batch, weight = [], 0
         await self.target.add_bodies(batch)
         self._advance("bodies", weight)
+
+    async def _without_body(self) -> AsyncIterator[tuple[int, int, str]]:
+        """The messages whose body the target has not got yet; first those that an earlier run had to leave out."""
+        [(after,)] = await self.target.query("SELECT coalesce(max(message_id), 0) FROM bodies")
+        left_out = await self.target.query(
+            "SELECT id FROM messages WHERE erased_at IS NULL AND id <= :id"
+            " AND NOT EXISTS (SELECT 1 FROM bodies b WHERE b.message_id = messages.id) ORDER BY id",
+            id=after,
+        )
+        [(before,)] = await self.source.query(
+            "SELECT coalesce(sum(size), 0) FROM messages WHERE erased_at IS NULL AND id <= :id", id=after
+        )
+        self._advance("bodies", int(before))
+        for (message_id,) in left_out:
+            for row in await self.source.query("SELECT id, size, sha256 FROM messages WHERE id = :id", id=message_id):
+                yield row
+        async for message in whole_messages(self.source, after=after):
+            yield message
 
     def _bear(self, error: _Damaged) -> None:
         if not self.leave_damaged:
@@ -185,7 +198,7 @@ class Copy:
             if await self._is_whole(message_id, size, sha256):
                 copied.bodies += 1
             else:
-                copied.damaged.append(message_id)
+                copied.damaged += await applications_of(self.target, message_id)
             self._advance("verify", size)
         if await _identity(self.source, tables) != identity:
             raise SpoolError("the source was used during the copy: run the command again, with nothing using it")
@@ -261,6 +274,12 @@ async def _received(tables: Tables, message_id: int, size: int, sha256: str) -> 
     if not is_as_received(raw, size, sha256):
         raise _Damaged(f"message {message_id}: its bytes are not those that were received")
     return raw
+
+
+async def applications_of(tables: Tables, message_id: int) -> list[int]:
+    """The ids of a message's applications: those by which people know it."""
+    rows = await tables.query("SELECT id FROM applications WHERE message_id = :id ORDER BY id", id=message_id)
+    return [row[0] for row in rows]
 
 
 def is_as_received(raw: bytes, size: int, sha256: str) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -278,9 +277,11 @@ class Job:
         if rests is None or self.claim.account is None:
             return
         key, spool = rest_mark(self.claim.account), self.tools.spool
-        with suppress(SpoolUnavailable):
-            if rests or (await spool.mark(key) or 0.0) > self.tools.clock.now():
+        try:
+            if rests or await spool.mark(key):
                 await spool.set_mark(key, rests)
+        except SpoolUnavailable:
+            self.restraints.not_told(self.claim)
 
     def _tell(self, settlement: Settlement, started: float) -> None:
         """Counts the attempt and writes its one line."""

@@ -1,6 +1,5 @@
 """What a worker may claim now: each account within its restraint, no account and no stranger at the cost of another."""
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,6 +23,9 @@ OVER_FREE = 3
 slow takes three quarters of the places, two take three sevenths each, and there is always a place for the next one's first
 (a dynamic threshold, as switches share their buffers by: Choudhury and Hahne, 1998)."""
 
+TELL_AGAIN = 60.0
+"""Seconds after which it is told once more that an account's hand-offs go on."""
+
 
 class Restraints:
     """The restraints of all accounts of one worker. Each worker keeps its own: what it learns of an ATS it learns from its
@@ -39,8 +41,8 @@ class Restraints:
         """Of accounts that a reload took out: what is under way and was called counts should they come back."""
         self._desks: Mapping[str, Desk] = {}
         self._under_way: dict[Key, Claim] = {}
-        self._rests: dict[str, float] = {}
-        """Until when an account rests, as `rest_to_tell` said last. What was said before this worker's time is not known."""
+        self._told: dict[str, tuple[float, float]] = {}
+        """What `rest_to_tell` said last of an account, and when."""
 
     def configure(self, desks: Mapping[str, Desk]) -> None:
         """Takes up changed accounts; an account that did not change keeps what is known of its ATS."""
@@ -58,6 +60,7 @@ class Restraints:
         for name, desk in self._desks.items():
             if desks.get(name) is not desk:  # what was only claimed ahead need not go to the old handler
                 self._calls.turn_away(name)
+                self._told.pop(name, None)
         self._desks = dict(desks)
         self._calls.configure({name: desk.concurrency for name, desk in desks.items()})
 
@@ -133,15 +136,22 @@ class Restraints:
                 _tell(account, change, was_open=was_open)
 
     def rest_to_tell(self, claim: Claim, *, verdict: bool) -> float | None:
-        """Until when its account's hand-offs rest, 0.0 where there was a verdict and they go on; None where that is nothing
-        new to anybody."""
+        """Until when its account's hand-offs rest, 0.0 where there was a verdict and they do not; None where this worker has
+        told so already. That they do not it tells again now and then, for another may have told otherwise, and be gone."""
         account, now = claim.account or UNROUTED, self._clock.now()
-        restraint, told = self._of.get(account), self._rests.get(account, math.inf)
+        restraint, (told, at) = self._of.get(account), self._told.get(account, (None, 0.0))
         rests = restraint.breaker.probes_at(now) if restraint else None
-        if rests is None and not (verdict and told > now):
+        if rests is None:
+            if not verdict or (told == 0.0 and at <= now < at + TELL_AGAIN):
+                return None
+        elif rests == told:
             return None
-        self._rests[account] = rests or 0.0
-        return self._rests[account] if rests != told else None
+        self._told[account] = rests or 0.0, now
+        return rests or 0.0
+
+    def not_told(self, claim: Claim) -> None:
+        """What `rest_to_tell` said could not be passed on."""
+        self._told.pop(claim.account or UNROUTED, None)
 
     def ended(self, claim: Claim) -> None:
         """It is no longer worked on."""

@@ -1,6 +1,7 @@
 """Makes a consistent copy of a live spool: one file, whole in itself, checked and on the disk before it has its name."""
 
 import contextlib
+import dataclasses
 import os
 import sqlite3
 import time
@@ -14,9 +15,10 @@ from apptrack_ingest.spool.sqlite.tables import connect
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a backup holds: applications, whole bodies, bytes of the file, and the messages whose bytes are missing or
-    damaged in it, as they are in the spool."""
+    """What a backup holds: where it is, applications, whole bodies, bytes of the file, and the applications whose mail is
+    missing or damaged in it, as it is in the spool."""
 
+    file: Path
     applications: int
     bodies: int
     size: int
@@ -27,9 +29,10 @@ def back_up(database: Path, file: Path, *, replace: bool = False) -> Saved:
     """Copies what was committed when it begins; mail is taken and work goes on meanwhile.
 
     The copy is `file`, of mode 0600, with the large bodies in it that the live spool keeps beside its database. What is
-    damaged in the spool is so in the copy, and told: it is no reason to have none of all the rest. Raises NotAllowed where
-    `file` is there already and is not to be replaced, SpoolUnavailable where it cannot be written, SpoolError where the
-    copy is not as whole as the spool (and is then removed).
+    damaged in the spool is so in the copy, and told: it is no reason to have none of all the rest. But it replaces no
+    earlier copy, which may hold that mail, and goes beside it (`beside`). Raises NotAllowed where `file` is there already
+    and is not to be replaced, SpoolUnavailable where it cannot be written, SpoolError where the copy is not as whole as the
+    spool (and is then removed).
     """
     if file.exists() and not replace:
         raise NotAllowed(f"{file} is there already: nothing was written; name another, or say --force")
@@ -40,14 +43,23 @@ def back_up(database: Path, file: Path, *, replace: bool = False) -> Saved:
         try:
             saved = _written(database, part)
             _sync(part)
-            part.replace(file)
+            where = beside(file) if saved.damaged and file.exists() else file
+            part.replace(where)
             _sync(file.parent)
         except BaseException:
             _remove(part)
             raise
     except (sqlite3.Error, OSError) as error:
-        raise SpoolUnavailable(f"{file}: {error}; check that its directory can be written and has room") from None
-    return saved
+        raise SpoolUnavailable(
+            f"{file}: {error}; check that its directory can be written and has room, and the spool with"
+            " `apptrack-ingest spool check`"
+        ) from None
+    return dataclasses.replace(saved, file=where)
+
+
+def beside(file: Path) -> Path:
+    """Where a copy goes that is not whole and would replace another."""
+    return file.with_name(f"{file.name}.damaged")
 
 
 def _remove(part: Path) -> None:
@@ -65,7 +77,12 @@ def _written(database: Path, part: Path) -> Saved:
             damaged = _checked(copy, live)
             [applications] = copy.execute("SELECT count(*) FROM applications").fetchone()
             [kept] = copy.execute("SELECT count(*) FROM messages WHERE erased_at IS NULL").fetchone()
-    return Saved(applications, kept - len(damaged), part.stat().st_size, tuple(damaged))
+            of = [
+                row[0]
+                for message_id in damaged
+                for row in copy.execute("SELECT id FROM applications WHERE message_id = ? ORDER BY id", (message_id,))
+            ]
+    return Saved(part, applications, kept - len(damaged), part.stat().st_size, tuple(of))
 
 
 def _checked(copy: sqlite3.Connection, live: sqlite3.Connection) -> list[int]:
@@ -85,7 +102,7 @@ def _checked(copy: sqlite3.Connection, live: sqlite3.Connection) -> list[int]:
 
 def _is_whole(live: sqlite3.Connection, message_id: int) -> bool:
     try:
-        bodies.fetch(live, message_id)
+        bodies.fetch_once(live, message_id)
     except NotFound:
         return False
     return True

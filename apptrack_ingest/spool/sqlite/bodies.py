@@ -14,6 +14,8 @@ For whoever copies, checks or backs up:
   A spool is then one file again, which can be put in place as it is; its new bodies go to a directory of their own.
 """
 
+import errno
+import hashlib
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -72,6 +74,24 @@ def fetch(connection: sqlite3.Connection, message_id: int, directory: Path | Non
     if again is None or (again[1] is None and again[2] is None):
         raise no_raw(message_id)
     raise damaged(message_id, Place(*place) if place[0] is not None else None)
+
+
+_UNREADABLE = {errno.EIO, errno.EBADMSG, errno.EUCLEAN}
+"""What a file system says of bytes that the disk cannot give, or gives otherwise than they were written."""
+
+
+def fetch_once(connection: sqlite3.Connection, message_id: int) -> bytes:
+    """`fetch` for whoever looks once and goes on with the next, to check or to copy: what the disk cannot give now counts as
+    damaged, too (NotFound). A worker rather comes again: it may be a cable."""
+    try:
+        return fetch(connection, message_id)
+    except OSError as error:
+        if error.errno not in _UNREADABLE:
+            raise
+        raise NotFound(
+            f"the raw mail of message {message_id} cannot be read ({error.strerror}): look after the disk, or restore it"
+            " from a backup"
+        ) from None
 
 
 def damaged(message_id: int, place: Place | None) -> NotFound:
@@ -226,7 +246,7 @@ def gather(copy: sqlite3.Connection, live: sqlite3.Connection) -> Gathered:
 
 def _taken_in(copy: sqlite3.Connection, live: sqlite3.Connection, message_id: int) -> bool:
     try:
-        raw = fetch(live, message_id)
+        raw = fetch_once(live, message_id)
     except NotFound:
         place = live.execute("SELECT segment, start, size FROM stored WHERE message_id = ?", (message_id,)).fetchone()
         if place is None:
@@ -241,18 +261,25 @@ def _taken_in(copy: sqlite3.Connection, live: sqlite3.Connection, message_id: in
 
 
 def _as_it_is(directory: Path, place: Place) -> bytes:
-    with suppress(FileNotFoundError):
+    try:
         return segments.read(directory, place)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError) and error.errno not in _UNREADABLE:
+            raise
     return b""
 
 
 def damaged_in(connection: sqlite3.Connection) -> list[int]:
     """The messages whose bytes should be in this database itself, and are missing or damaged."""
     rows = connection.execute(
-        "SELECT m.id, m.crc32, b.raw FROM messages m LEFT JOIN bodies b ON b.message_id = m.id WHERE m.erased_at IS NULL"
+        "SELECT m.id, m.crc32, m.size, m.sha256, b.raw FROM messages m LEFT JOIN bodies b ON b.message_id = m.id"
+        " WHERE m.erased_at IS NULL"
     )
-    return [
-        message_id
-        for message_id, checksum, raw in rows
-        if raw is None or (checksum is not None and zlib.crc32(raw) != checksum)
-    ]
+    return [message_id for message_id, *known, raw in rows if raw is None or not _is_whole(raw, *known)]
+
+
+def _is_whole(raw: bytes, checksum: int | None, size: int, sha256: str) -> bool:
+    """Old rows have no checksum, and a digest from the beginning; those of today have that late or never."""
+    return len(raw) == size and (
+        zlib.crc32(raw) == checksum if checksum is not None else sha256 in ("", hashlib.sha256(raw).hexdigest())
+    )

@@ -136,7 +136,7 @@ class SqliteTables:
 
     async def body(self, message_id: int) -> bytes:
         with self._told() as connection:
-            return bodies.fetch(connection, message_id)
+            return bodies.fetch_once(connection, message_id)
 
     async def add_bodies(self, bodies_: Sequence[tuple[int, bytes]]) -> None:
         with self._transaction() as connection:

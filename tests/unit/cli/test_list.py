@@ -124,9 +124,12 @@ def test_an_ats_that_is_away_is_told_of_under_the_table_while_something_waits(ho
     house.put()
     house.delivered(account="beta")
     told = house.run("list").stdout
-    assert "note: the ATS of account acme is away or asked for a rest; the next hand-off is tried at 2096-10-0" in told
+    assert "note: the ATS of account acme is away or asked for a rest; nothing is handed off before 2096-10-0" in told
     assert ": 1 application waiting" in told and "the ATS of account beta" not in told
     assert house.json("list")["resting"] == [{"account": "acme", "until": "2096-10-02T07:06:40.000+00:00"}]
+    house.run("pause", "acme", "--reason", "the ATS is moved")
+    told = house.run("list").stdout
+    assert "is paused since" in told and "is away" not in told
 
 
 def test_reports_of_an_account_no_longer_in_the_settings_are_told(house: House) -> None:

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from apptrack_ingest.cli.listing import NO_NEWS
 from apptrack_ingest.cli.showing import safe, span
 from apptrack_ingest.lifecycle import Event, report_of
 from apptrack_ingest.model import HeldReason, ReportState, Stage, State
@@ -95,10 +96,14 @@ def test_what_is_next_of_a_received_one(house: House) -> None:
 def test_what_is_next_where_the_ats_is_away(house: House) -> None:
     application_id, now = house.put(), time.time()
     house.do(lambda spool: spool.set_mark(rest_mark("beta"), now + 600))
-    house.do(lambda spool: spool.set_mark(rest_mark("acme"), now - 1))
-    assert "handed off as soon as a worker is free" in following(house, application_id)
+    for known in (0.0, now - NO_NEWS - 1):
+        house.do(lambda spool, known=known: spool.set_mark(rest_mark("acme"), known))
+        assert "handed off as soon as a worker is free" in following(house, application_id)
+    house.do(lambda spool: spool.set_mark(rest_mark("acme"), now - 10))
+    assert "as far as is known; single hand-offs are tried until it answers" in following(house, application_id)
     house.do(lambda spool: spool.set_mark(rest_mark("acme"), now + 300))
-    assert "waits: the ATS of account acme is away or asked for a rest" in following(house, application_id)
+    told = "waits: the ATS of account acme is away or asked for a rest; nothing is handed off before 20"
+    assert told in following(house, application_id)
     house.settle(application_id, Settlement(Event.POSTPONE, "timeout", due_at=now + 3600.4))
     assert "next hand-off attempt in" in following(house, application_id)
     assert "delivered, nothing to do" in following(house, house.delivered(account="beta"))

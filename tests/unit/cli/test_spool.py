@@ -15,6 +15,7 @@ from filled import BODIES, fill
 from postgres import Server, postgres_server
 
 from apptrack_ingest.cli import main
+from apptrack_ingest.model import Arrival, Envelope, Message
 from apptrack_ingest.service import lock
 from apptrack_ingest.spool.contract import Filter
 from apptrack_ingest.spool.opening import Where, open_spool, open_tables
@@ -157,7 +158,7 @@ def test_what_is_damaged_is_left_out_when_told_to(tmp_path: Path, data: Path) ->
     damage(data / "spool.sqlite3", "DELETE FROM bodies WHERE message_id IN (4, 6)")
     assert "with --leave-damaged" in run(config, "spool", "copy", "--to", target, code=1).stderr
     said = run(config, "spool", "copy", "--to", target, "--leave-damaged").stdout
-    assert f"{len(BODIES) - 2} mails" in said and "the bytes of 2 messages (4, 6) are missing" in said
+    assert f"{len(BODIES) - 2} mails" in said and "the mails of 2 applications (4, 6) are missing" in said
     assert "Set data_dir = its directory" in said
     again = json.loads(run(config, "spool", "copy", "--to", tmp_path / "b", "--leave-damaged", "--json").stdout)
     assert again["damaged"] == [4, 6] and again["bodies"] == len(BODIES) - 2
@@ -186,7 +187,7 @@ def test_check_tells_a_line_for_each_finding(config: tuple[Path, Where]) -> None
     )
     assert json.loads(run(file, "spool", "check", "--json").stdout) == {"findings": [], "mails": len(BODIES)}
     damage(where, "UPDATE messages SET size = 17 WHERE id IN (3, 4)")
-    wanted = [f"message {n}: it has {len(BODIES[n - 1])} bytes, and 17 were received" for n in (3, 4)]
+    wanted = [f"message {n}: it has {len(BODIES[n - 1])} bytes, and 17 were received (application {n})" for n in (3, 4)]
     assert run(file, "spool", "check", code=1).stdout.splitlines() == wanted
     assert json.loads(run(file, "spool", "check", "--json", code=1).stdout)["findings"] == wanted
 
@@ -257,13 +258,47 @@ def test_a_backup_of_a_damaged_spool_is_made_and_says_what_is_damaged(tmp_path: 
     config, file = configuration(tmp_path), tmp_path / "restored" / "spool.sqlite3"
     file.parent.mkdir()
     damage(data / "spool.sqlite3", "DELETE FROM bodies WHERE message_id = 4")
-    done = run(config, "spool", "backup", file, code=1)
+    done = run(config, "spool", "backup", file, code=5)
     assert f"{len(BODIES)} applications and {len(BODIES) - 1} mails" in done.stdout
-    assert "the bytes of message 4 are missing or damaged in the spool itself" in done.stderr
+    assert "the mail of application 4 is missing or damaged in the spool itself" in done.stderr
     assert applications(file) == applications(data / "spool.sqlite3")
+
+
+def test_what_is_damaged_replaces_no_earlier_backup(tmp_path: Path, data: Path) -> None:
+    config, file = configuration(tmp_path), tmp_path / "backup.sqlite3"
+    run(config, "spool", "backup", file)
+    whole = file.read_bytes()
+    damage(data / "spool.sqlite3", "DELETE FROM bodies WHERE message_id = 4")
     damage(data / "spool.sqlite3", "UPDATE bodies SET raw = x'00' WHERE message_id = 6")
-    done = run(config, "spool", "backup", file, "--force", code=1)
-    assert "the bytes of 2 messages (4, 6) are missing or damaged" in done.stderr
+    for _ in range(2):
+        done = run(config, "spool", "backup", file, "--force", code=5)
+        assert done.stdout.startswith(f"{file}.damaged: ")
+        assert "the mails of 2 applications (4, 6) are missing or damaged" in done.stderr
+        assert f"{file} is left as it was" in done.stderr
+    assert file.read_bytes() == whole
+    assert applications(Path(f"{file}.damaged")) == applications(data / "spool.sqlite3")
+    damage(data / "spool.sqlite3", "UPDATE messages SET erased_at = 1 WHERE id IN (4, 6)")
+    run(config, "spool", "backup", file, "--force")
+    assert file.read_bytes() != whole
+
+
+def test_the_applications_of_a_damaged_mail_are_named(tmp_path: Path) -> None:
+    where = tmp_path / "data" / "spool.sqlite3"
+
+    async def put() -> None:
+        spool = open_spool(where)
+        for raw in (b"one", b"two"):
+            message = Message(Envelope("", ("cv@acme.example",), "192.0.2.1"), 1e9, raw)
+            await spool.put(message, [Arrival("acme", 1, True), Arrival("beta", 1, True)])
+        await spool.close()
+
+    asyncio.run(put())
+    damage(where, "UPDATE bodies SET raw = x'00' WHERE message_id = 2")
+    config = configuration(tmp_path)
+    assert "(application 3, 4)" in run(config, "spool", "check", code=1).stdout
+    assert "applications (3, 4)" in run(config, "spool", "backup", tmp_path / "b", code=5).stderr
+    copied = json.loads(run(config, "spool", "copy", "--to", tmp_path / "c", "--leave-damaged", "--json").stdout)
+    assert copied["damaged"] == [3, 4]
 
 
 def test_a_backup_that_lost_something_of_its_own_is_not_kept(

@@ -533,6 +533,37 @@ async def test_what_is_damaged_is_so_in_a_copy(database: Path, spool: SqliteSpoo
     assert kept == {small: b"smalL", whole: raws[1], changed: b"?" + raws[2][1:]}
 
 
+async def test_what_the_disk_cannot_give_is_damaged_for_whoever_copies_and_not_for_a_worker(
+    database: Path, spool: SqliteSpool, tmp_path: Path, mail: Mail
+) -> None:
+    message_id = await put(spool, mail(large()))
+    (file,) = Path(f"{database}-bodies").rglob("*.log")
+    file.rename(tmp_path / "aside")
+    file.symlink_to("/proc/self/mem")  # reading from its beginning gives EIO
+    with looking_into(database) as live:
+        with pytest.raises(OSError, match="Input/output error"):
+            bodies.fetch(live, message_id)
+        with pytest.raises(NotFound, match=r"cannot be read \(Input/output error\)"):
+            bodies.fetch_once(live, message_id)
+        live.execute("VACUUM INTO ?", (str(tmp_path / "copy"),))
+        with looking_into(tmp_path / "copy") as copy:
+            assert bodies.gather(copy, live) == (1, [])
+            assert bodies.damaged_in(copy) == [message_id]
+
+
+async def test_old_rows_without_a_checksum_are_held_against_their_digest(
+    database: Path, spool: SqliteSpool, mail: Mail
+) -> None:
+    whole, changed, cut = [await put(spool, mail(raw), n) for n, raw in enumerate([b"whole", b"three", b"four"])]
+    with looking_into(database) as connection:
+        for number, raw in ((whole, b"whole"), (changed, b"three"), (cut, b"four")):
+            digest = hashlib.sha256(raw).hexdigest()
+            connection.execute("UPDATE messages SET crc32 = NULL, sha256 = ? WHERE id = ?", (digest, number))
+        connection.execute("UPDATE bodies SET raw = ? WHERE message_id = ?", (b"thr33", changed))
+        connection.execute("UPDATE bodies SET raw = ? WHERE message_id = ?", (b"f", cut))
+        assert bodies.damaged_in(connection) == [changed, cut]
+
+
 async def test_a_copy_goes_without_a_file_that_is_missing(
     database: Path, spool: SqliteSpool, tmp_path: Path, mail: Mail
 ) -> None:

@@ -1,6 +1,7 @@
 """Copying a spool from one database to the other and back: everything, once, verified, and from where it was cut off."""
 
 import asyncio
+import hashlib
 import shutil
 import signal
 import subprocess
@@ -226,6 +227,27 @@ async def test_a_damaged_source_is_copied_without_what_is_damaged_when_told_to(b
         assert len(await spool.find(Filter())) == len(BODIES)
     finally:
         await spool.close()
+
+
+async def test_what_was_left_out_is_fetched_once_it_is_whole_again(both: tuple[Where, Where]) -> None:
+    source, target = both
+    await filled(source)
+    async with tables_at(source, target) as [one, other]:
+        await one.run("UPDATE messages SET sha256 = 'another' WHERE id IN (2, 4)")
+
+        class Cut(Copy):
+            async def _point_forward(self) -> None:
+                raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await Cut(one, other, nobody, leave_damaged=True).run()
+        for number in (2, 4):
+            digest = hashlib.sha256(BODIES[number - 1]).hexdigest()
+            await one.run("UPDATE messages SET sha256 = :digest WHERE id = :id", digest=digest, id=number)
+            await other.run("UPDATE messages SET sha256 = :digest WHERE id = :id", digest=digest, id=number)
+    done = await copied(source, target)
+    assert (done.bodies, done.damaged, done.resumed) == (len(BODIES), [], True)
+    assert (await told_of(target))[1] == BODIES
 
 
 async def test_what_is_whole_in_the_source_must_be_whole_in_the_copy(both: tuple[Where, Where]) -> None:

@@ -7,12 +7,14 @@ from dataclasses import replace
 from worlds import HOUR
 
 from apptrack_ingest import RetryLater
+from apptrack_ingest.errors import SpoolUnavailable
 from apptrack_ingest.lifecycle import parse_rates, parse_schedule
 from apptrack_ingest.metrics import exposition
 from apptrack_ingest.model import Accepted, Arrival, Envelope, HeldReason, Message, State
 from apptrack_ingest.spool.contract import rest_mark
 from apptrack_ingest.testing import RecordingHandler, an_email
 from apptrack_ingest.worker.breaker import Caution
+from apptrack_ingest.worker.restraints import TELL_AGAIN
 
 WEEK = 7 * 24 * HOUR
 
@@ -158,7 +160,7 @@ async def test_the_spool_knows_until_when_an_account_rests(world):
     ats.error = None
     await world.pass_time(HOUR)
     assert {row.state for row in await world.rows()} == {State.DELIVERED}
-    assert await world.spool.mark(rest_mark("acme")) < world.clock.time
+    assert await world.spool.mark(rest_mark("acme")) == 0.0
 
 
 async def test_the_spool_knows_that_a_reload_has_ended_a_rest(world):
@@ -185,6 +187,40 @@ async def test_a_worker_that_was_started_anew_ends_the_rest_that_another_told_of
     await world.receive("acme")
     await world.work()
     assert await world.spool.mark(rest_mark("acme")) == 0.0
+
+
+async def test_what_another_told_is_taken_back_however_long_this_worker_has_been_at_work(world):
+    await world.receive("acme")
+    await world.work()
+    await world.spool.set_mark(rest_mark("acme"), world.clock.time + 9999)
+    world.clock.time += TELL_AGAIN + 1
+    await world.receive("acme")
+    await world.work()
+    assert await world.spool.mark(rest_mark("acme")) == 0.0
+    await world.spool.set_mark(rest_mark("acme"), world.clock.time + 9999)
+    await use(world, acme={"timeout": 31.0})
+    await world.receive("acme")
+    await world.work()
+    assert await world.spool.mark(rest_mark("acme")) == 0.0, "a reload lets it tell at once"
+
+
+async def test_what_could_not_be_told_of_a_rest_is_told_later(world, monkeypatch):
+    await world.spool.set_mark(rest_mark("acme"), world.clock.time + 9999)
+    really, refused = world.spool.set_mark, []
+
+    async def away(key, at):
+        refused.append(key)
+        raise SpoolUnavailable("restarting")
+
+    monkeypatch.setattr(world.spool, "set_mark", away)
+    await world.receive("acme")
+    await world.work()
+    assert refused == [rest_mark("acme")]
+    monkeypatch.setattr(world.spool, "set_mark", really)
+    await world.receive("acme")
+    await world.work()
+    assert await world.spool.mark(rest_mark("acme")) == 0.0
+    assert {row.state for row in await world.rows()} == {State.DELIVERED}
 
 
 async def test_what_is_about_one_application_alone_opens_nothing(world):
