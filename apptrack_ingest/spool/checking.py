@@ -149,7 +149,7 @@ class Check:
         async for message_id, size, sha256 in whole_messages(self.tables):
             if (wrong := await self._wrong_with(message_id, size, sha256)) is not None:
                 of = await applications_of(self.tables, message_id)
-                yield f"{wrong} (application {', '.join(map(str, of))})"
+                yield f"{wrong} (application {', '.join(map(str, of))})" if of else wrong
             self.bodies += 1
             self.tell(self.bodies, max(int(total), self.bodies))
 

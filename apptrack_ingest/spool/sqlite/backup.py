@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from apptrack_ingest.errors import NotAllowed, NotFound, SpoolError, SpoolUnavailable
+from apptrack_ingest.errors import NotAllowed, SpoolError, SpoolUnavailable
 from apptrack_ingest.spool.sqlite import bodies, messages
 from apptrack_ingest.spool.sqlite.tables import connect
 
@@ -90,7 +90,7 @@ def _checked(copy: sqlite3.Connection, live: sqlite3.Connection) -> list[int]:
     wrong with the copy."""
     [said] = copy.execute("PRAGMA integrity_check(1)").fetchone()
     damaged = [] if said != "ok" else bodies.damaged_in(copy)
-    if said == "ok" and (worse := [message_id for message_id in damaged if _is_whole(live, message_id)]):
+    if said == "ok" and (worse := [message_id for message_id in damaged if bodies.is_whole(live, message_id)]):
         said = f"{len(worse)} bodies are missing or damaged that are not so in the spool"
     if said != "ok":
         raise SpoolError(
@@ -98,14 +98,6 @@ def _checked(copy: sqlite3.Connection, live: sqlite3.Connection) -> list[int]:
             " spool"
         )
     return damaged
-
-
-def _is_whole(live: sqlite3.Connection, message_id: int) -> bool:
-    try:
-        bodies.fetch_once(live, message_id)
-    except NotFound:
-        return False
-    return True
 
 
 def _sync(path: Path) -> None:

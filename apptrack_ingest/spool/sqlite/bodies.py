@@ -275,10 +275,20 @@ def damaged_in(connection: sqlite3.Connection) -> list[int]:
         "SELECT m.id, m.crc32, m.size, m.sha256, b.raw FROM messages m LEFT JOIN bodies b ON b.message_id = m.id"
         " WHERE m.erased_at IS NULL"
     )
-    return [message_id for message_id, *known, raw in rows if raw is None or not _is_whole(raw, *known)]
+    return [message_id for message_id, *known, raw in rows if raw is None or not _fits(raw, *known)]
 
 
-def _is_whole(raw: bytes, checksum: int | None, size: int, sha256: str) -> bool:
+def is_whole(connection: sqlite3.Connection, message_id: int) -> bool:
+    """Whether a message's bytes are there, wherever that is, and are those that were received."""
+    try:
+        raw = fetch_once(connection, message_id)
+    except NotFound:
+        return False
+    known = connection.execute("SELECT crc32, size, sha256 FROM messages WHERE id = ?", (message_id,)).fetchone()
+    return _fits(raw, *known)
+
+
+def _fits(raw: bytes, checksum: int | None, size: int, sha256: str) -> bool:
     """Old rows have no checksum, and a digest from the beginning; those of today have that late or never."""
     return len(raw) == size and (
         zlib.crc32(raw) == checksum if checksum is not None else sha256 in ("", hashlib.sha256(raw).hexdigest())

@@ -282,6 +282,14 @@ def test_what_is_damaged_replaces_no_earlier_backup(tmp_path: Path, data: Path) 
     assert file.read_bytes() != whole
 
 
+def test_a_backup_names_what_is_damaged_of_old_mails_without_a_checksum(tmp_path: Path, data: Path) -> None:
+    config, file = configuration(tmp_path), tmp_path / "backup.sqlite3"
+    damage(data / "spool.sqlite3", "UPDATE messages SET crc32 = NULL")
+    run(config, "spool", "backup", file)
+    damage(data / "spool.sqlite3", "UPDATE messages SET size = 17 WHERE id = 4")
+    assert "the mail of application 4 is" in run(config, "spool", "backup", file, "--force", code=5).stderr
+
+
 def test_the_applications_of_a_damaged_mail_are_named(tmp_path: Path) -> None:
     where = tmp_path / "data" / "spool.sqlite3"
 
