@@ -16,6 +16,9 @@ from apptrack_ingest.model import Backlog, ReportState, Stage, State
 from apptrack_ingest.settings import Settings, accounts_without_hash
 from apptrack_ingest.spool.contract import Filter, Pause, Spool, Summary, rest_mark
 
+NO_NEWS = 24 * 3600.0
+"""Seconds after its time for which it is believed that an ATS is away still: then nobody tries it, for whatever reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -53,9 +56,9 @@ async def _page(config: Path | None, wanted: Filter) -> Page:
     """One more than wanted is asked for, to know whether there are more."""
     async with spool_of(config) as (spool, found):
         rows = await spool.find(wanted)
-        pauses = in_force(await spool.pauses(), time.time())
-        backlog = await spool.backlog()
         now = time.time()
+        pauses = in_force(await spool.pauses(), now)
+        backlog = await spool.backlog()
         resting = await _resting(spool, backlog, now)
     notes = [*not_handed_off(backlog, pauses, resting, now), *unreported(found, backlog, pauses)]
     keep = wanted.limit - 1
@@ -67,10 +70,6 @@ async def _resting(spool: Spool, backlog: Backlog, now: float) -> dict[str, floa
     waiting = sorted(account for (account, state) in backlog.applications if account and state is State.RECEIVED)
     found = {account: await rests(spool, account, now) for account in waiting}
     return {account: until for account, until in found.items() if until is not None}
-
-
-NO_NEWS = 24 * 3600.0
-"""Seconds after its time for which it is believed that an ATS is away still: then nobody tries it, for whatever reason."""
 
 
 async def rests(spool: Spool, account: str | None, now: float) -> float | None:

@@ -18,6 +18,7 @@ from apptrack_ingest.errors import ConfigError, NotAllowed, NotFound, Problem, S
 from apptrack_ingest.service import lock
 from apptrack_ingest.service.place import spool_of, where
 from apptrack_ingest.service.supervisor import ROLES
+from apptrack_ingest.settings.sections import SPOOL_FILE
 from apptrack_ingest.settings.spool_url import is_url, problem_of, without_secrets
 from apptrack_ingest.spool import opening
 from apptrack_ingest.spool.checking import Check
@@ -25,9 +26,6 @@ from apptrack_ingest.spool.copying import Copied, Copy
 from apptrack_ingest.spool.opening import Where
 from apptrack_ingest.spool.sqlite.backup import back_up
 from apptrack_ingest.spool.tables import Tables
-
-FILE = "spool.sqlite3"
-"""What a SQLite spool is called in its data directory."""
 
 MOST_NAMED = 20
 """Applications that a sentence lists by their ids."""
@@ -41,7 +39,7 @@ def spool() -> None:
 def place(text: str, key: str) -> Where:
     """What a person named: a URL, or a file of SQLite. ConfigError."""
     if not is_url(text):
-        return Path(text) / FILE if Path(text).is_dir() else Path(text)
+        return Path(text) / SPOOL_FILE if Path(text).is_dir() else Path(text)
     problem = problem_of(text)
     if problem is not None:
         raise ConfigError([Problem(key, repr(without_secrets(text)), problem)])
@@ -110,7 +108,11 @@ def _tell_of(copied: Copied, origin: Where, target: Where) -> None:
 def _how_to_serve(target: Where) -> str:
     if not isinstance(target, Path):
         return "Set spool = the URL"
-    return "Set data_dir = its directory" if target.name == FILE else f"Make it {FILE} in a data_dir of its own"
+    return (
+        "Set data_dir = its directory"
+        if target.name == SPOOL_FILE
+        else f"Make it {SPOOL_FILE} in a data_dir of its own"
+    )
 
 
 def _mails_of(ids: Sequence[int]) -> str:

@@ -52,6 +52,8 @@ from apptrack_ingest.settings.spool_url import SQLITE, Place, SpoolPlace
 
 PREFIX = "APPTRACK_"
 DEFAULT_ACCOUNT = "default"
+SPOOL_FILE = "spool.sqlite3"
+"""What a SQLite spool is called in its data directory."""
 
 MOST_PROCESSES = 64
 """Of one role under one `serve`."""
@@ -312,7 +314,7 @@ class Settings(BaseSettings):
     @property
     def database(self) -> Path:
         """The SQLite file of the spool, where it is in one."""
-        return self.data_dir / "spool.sqlite3"
+        return self.data_dir / SPOOL_FILE
 
     @property
     def spool_url(self) -> str | None:

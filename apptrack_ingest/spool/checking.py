@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from apptrack_ingest.errors import NotFound
 from apptrack_ingest.model import ReportState, State
-from apptrack_ingest.spool.copying import applications_of, is_as_received, whole_messages
+from apptrack_ingest.spool.copying import applications_of, whole_messages
 from apptrack_ingest.spool.derived import Rule
+from apptrack_ingest.spool.rows import is_as_received
 from apptrack_ingest.spool.tables import Tables
 
 MOST = 1000

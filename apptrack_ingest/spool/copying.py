@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from apptrack_ingest.errors import NotAllowed, NotFound, SpoolError
+from apptrack_ingest.spool.rows import is_as_received
 from apptrack_ingest.spool.tables import COPYING, Row, Table, Tables, agreed, plain
 
 ROWS_AT_ONCE = 500
@@ -280,12 +281,6 @@ async def applications_of(tables: Tables, message_id: int) -> list[int]:
     """The ids of a message's applications: those by which people know it."""
     rows = await tables.query("SELECT id FROM applications WHERE message_id = :id ORDER BY id", id=message_id)
     return [row[0] for row in rows]
-
-
-def is_as_received(raw: bytes, size: int, sha256: str) -> bool:
-    """Whether bytes are those of which size and digest were taken. SQLite takes the digest late: until then, its
-    checksum, which is looked at with each reading, has to do."""
-    return len(raw) == size and sha256 in ("", hashlib.sha256(raw).hexdigest())
 
 
 def _same(table: Table, mine: list[Row], theirs: list[Row]) -> bool:

@@ -1,5 +1,6 @@
 """From rows to the contract's values, and the rules that need a row: what every database of the spool has in common."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -305,6 +306,12 @@ def tellable_again(newest: Outcome | None, report_id: int) -> int:
 def no_application(application_id: int) -> NotFound:
     """The error for an application that is not there."""
     return NotFound(f"there is no application {application_id}; `apptrack-ingest list` shows those there are")
+
+
+def is_as_received(raw: bytes, size: int, sha256: str) -> bool:
+    """Whether bytes are those of which size and digest were taken. SQLite takes the digest late: until then, its
+    checksum, which is looked at with each reading, has to do."""
+    return len(raw) == size and sha256 in ("", hashlib.sha256(raw).hexdigest())
 
 
 def no_raw(message_id: int) -> NotFound:

@@ -8,14 +8,14 @@ leaves between the two is bytes without a row, which `sweep` removes. An erased 
 For whoever copies, checks or backs up:
 
 - `fetch` gives a body wherever it is, found intact by its checksum; it may be called for any message, in any connection to
-  the live database.
+  the live database. `fetch_once` calls damaged, too, what the disk cannot give now.
 - `keep` stores a body in the database itself, whatever its size: always right, only slower to write than a segment.
 - `gather` makes a copy of the database (VACUUM INTO, the backup API) complete by taking the bodies of segments into it.
   A spool is then one file again, which can be put in place as it is; its new bodies go to a directory of their own.
+  `damaged_in` and `is_whole` tell whether a copy is as whole as its spool.
 """
 
 import errno
-import hashlib
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apptrack_ingest.errors import NotFound
-from apptrack_ingest.spool.rows import no_raw
+from apptrack_ingest.spool.rows import is_as_received, no_raw
 from apptrack_ingest.spool.sqlite import segments
 from apptrack_ingest.spool.sqlite.connection import Connection
 from apptrack_ingest.spool.sqlite.segments import Place
@@ -290,6 +290,6 @@ def is_whole(connection: sqlite3.Connection, message_id: int) -> bool:
 
 def _fits(raw: bytes, checksum: int | None, size: int, sha256: str) -> bool:
     """Old rows have no checksum, and a digest from the beginning; those of today have that late or never."""
-    return len(raw) == size and (
-        zlib.crc32(raw) == checksum if checksum is not None else sha256 in ("", hashlib.sha256(raw).hexdigest())
-    )
+    if checksum is None:
+        return is_as_received(raw, size, sha256)
+    return len(raw) == size and zlib.crc32(raw) == checksum
