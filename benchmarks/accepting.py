@@ -17,6 +17,7 @@ from load import Sent
 from peers import Missing, Peer
 from peers.files import Files
 from peers.haraka import Haraka
+from peers.mailbox import Mailbox
 from peers.on_postgres import OursOnPostgres
 from peers.ours import Ours
 from peers.postfix import Postfix
@@ -36,7 +37,7 @@ REFERENCE = Postfix.name
 
 def systems() -> dict[str, Callable[[], Peer]]:
     """What is compared, by name."""
-    makes: list[Callable[[], Peer]] = [Sink, Postfix, Files, Haraka, one_intake, two_intakes, on_postgres]
+    makes: list[Callable[[], Peer]] = [Sink, Postfix, Files, Mailbox, Haraka, one_intake, two_intakes, on_postgres]
     return {make().name: make for make in makes}
 
 
@@ -141,24 +142,29 @@ def throughput(taking_turns: dict[str, Callable[[], Peer]], sizes: Sequence[int]
 
 
 def _throughput_table(results: dict[str, list[Measured]]) -> None:
-    reference = results.get(REFERENCE)
     rows = []
     for name, runs in results.items():
-        ratio, cpu = "", ""
-        if reference:
-            pairs = list(zip(runs, reference, strict=True))
-            ratio = tables.times(tables.middle([a.per_second / b.per_second for a, b in pairs]))
-            cpu = tables.times(tables.middle([a.cpu / b.cpu for a, b in pairs]))
+        rates, cpu = [run.per_second for run in runs], [run.cpu for run in runs]
+        postfix, aiosmtpd = results.get(REFERENCE, []), results.get(Files.name, [])
         rows.append(
             (
                 name,
-                tables.rate(tables.middle([run.per_second for run in runs])),
-                ratio,
-                tables.milliseconds(tables.middle([run.cpu for run in runs])),
-                cpu,
+                tables.rate(tables.middle(rates)),
+                _times(rates, [run.per_second for run in postfix]),
+                _times(rates, [run.per_second for run in aiosmtpd]),
+                tables.milliseconds(tables.middle(cpu)),
+                _times(cpu, [run.cpu for run in postfix]),
             )
         )
-    tables.table(("", "mails a second", "times Postfix", "CPU ms a mail", "times Postfix's"), rows)
+    head = ("", "mails a second", "times Postfix", "times aiosmtpd", "CPU ms a mail", "times Postfix's")
+    tables.table(head, rows)
+
+
+def _times(values: Sequence[float], reference: Sequence[float]) -> str:
+    """The median of the ratios of runs that followed one another; nothing where the reference was not measured."""
+    if not reference:
+        return ""
+    return tables.times(tables.middle([value / other for value, other in zip(values, reference, strict=True)]))
 
 
 def latency(taking_turns: dict[str, Callable[[], Peer]], rounds: int, share: float, size: int = 60_000) -> None:

@@ -66,18 +66,21 @@ async def _supervise(config: Path | None, found: Settings, handed: Activated, on
 async def _take_in(
     config: Path | None, found: Settings, link: ChildLink, own_web: bool, handed: Activated, part: tuple[int, int]
 ) -> None:
-    from apptrack_ingest.service.cores import keep_to_share
     from apptrack_ingest.service.intake_role import run_intake
+    from apptrack_ingest.service.scheduling import keep_to_share, without_haste
 
     number, of = part
     keep_to_share(number, of)
+    without_haste()
     await run_intake(config, found, link, own_web=own_web, sockets=handed, of=of)
 
 
 async def _work(config: Path | None, found: Settings, link: ChildLink, own_web: bool, part: str) -> None:
     from apptrack_ingest.service.part import Part
+    from apptrack_ingest.service.scheduling import without_haste
     from apptrack_ingest.service.worker_role import run_worker
 
+    without_haste()
     await run_worker(config, found, link, own_web=own_web, part=Part.read(part))
 
 
