@@ -224,10 +224,10 @@ class Spool(Protocol):
         """What weighs on the spool; cheap enough to be asked every other second."""
 
     async def mark(self, key: str) -> float | None:
-        """A remembered time (when a digest was last sent, see also `rest_mark`), or None."""
+        """A remembered time (when a digest was last sent, see also `rest_mark`) or number, or None."""
 
     async def set_mark(self, key: str, at: float) -> None:
-        """Remembers a time."""
+        """Remembers a time or a number."""
 
     async def take_mark(self, key: str, at: float, *, after: float) -> bool:
         """Remembers a time, unless what is remembered is later than `after`; True when it was. Of several that try at once

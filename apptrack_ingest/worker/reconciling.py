@@ -1,7 +1,7 @@
 """Holds ledger and idibu against each other on a schedule, one worker at a time over all machines; nothing is changed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from apptrack_ingest import logs, metrics, settings
 from apptrack_ingest.reconcile import USUAL_PACE, Account, Kind, Looked, Pace, look
@@ -19,6 +19,11 @@ WINDOW = 7 * 86400.0
 MARK = "reconcile"
 """The mark of an account is this and its name: when it was last done."""
 
+FOUND = "reconciled"
+"""What an account's last look found, for whoever starts after it: this, then `at` or a kind of findings, and the account's
+name are the keys of the marks that hold when it was and how many there were. Without them an alert would end with a
+restart, and nobody had looked."""
+
 TAKEN_FOR = 1800.0
 """Seconds for which a worker that does it keeps the others from doing it too, from its last page on; and after which it is
 tried again where it could not be done."""
@@ -32,6 +37,8 @@ class Reconciling:
     clock: Clock
     settings: settings.Settings
     accounts: Callable[[], Sequence[Account]]
+    _shown: set[str] = field(default_factory=set)
+    """Accounts whose numbers this process shows."""
 
     async def run(self) -> None:
         """Looks until cancelled; a fault is logged and the next look comes all the same."""
@@ -43,11 +50,12 @@ class Reconciling:
             await self.clock.sleep(ROUND)
 
     async def round(self) -> None:
-        """Each account whose time has come, one after the other."""
+        """Each account whose time has come, one after the other; of the others what was found the last time."""
         every = self.settings.idibu.reconcile_every
         if every is None:
             return
         for account in self.accounts():
+            await self._show_the_last(account.name)
             await self._when_due(account, every)
 
     async def _when_due(self, account: Account, every: float) -> None:
@@ -71,17 +79,18 @@ class Reconciling:
             most=0,
             step=still_at_it,
         )
-        if looked.error is None:
-            await self.spool.set_mark(key, now)
-        self._tell(looked)
-
-    def _tell(self, looked: Looked) -> None:
-        """One line, and the numbers; neither tells anything of an applicant."""
-        counted = {kind.value: looked.counts[kind] for kind in Kind}
         if looked.error is not None:
             log.warning("not reconciled to the end", account=looked.account, code=looked.error.code)
             return
-        metrics.reconciled(looked.account, counted, self.clock.now())
+        await self._keep(looked)
+        await self.spool.set_mark(key, now)
+
+    async def _keep(self, looked: Looked) -> None:
+        """One line, and the numbers, here and in the spool; neither tells anything of an applicant."""
+        counted = {kind.value: looked.counts[kind] for kind in Kind}
+        at = self.clock.now()
+        metrics.reconciled(looked.account, counted, at)
+        self._shown.add(looked.account)
         found = {kind.replace("-", "_"): number for kind, number in counted.items() if number}
         log.info(
             "reconciled",
@@ -91,3 +100,16 @@ class Reconciling:
             applicants=looked.applicants,
             **found,
         )
+        for kind, number in counted.items():
+            await self.spool.set_mark(f"{FOUND} {kind} {looked.account}", number)
+        await self.spool.set_mark(f"{FOUND} at {looked.account}", at)
+
+    async def _show_the_last(self, account: str) -> None:
+        """Shows what the last look found, once, where this process has looked at nothing yet."""
+        if account in self._shown:
+            return
+        at = await self.spool.mark(f"{FOUND} at {account}")
+        if at is not None:
+            counted = {kind.value: int(await self.spool.mark(f"{FOUND} {kind} {account}") or 0) for kind in Kind}
+            metrics.reconciled(account, counted, at)
+        self._shown.add(account)

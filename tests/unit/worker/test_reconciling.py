@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from reconciled import HOUR, Reconciled, opened
 
 from apptrack_ingest.idibu.sandbox_script import Fault, Step
-from apptrack_ingest.metrics import exposition
+from apptrack_ingest.metrics import exposition, reconciled
 from apptrack_ingest.model import ReportState
+from apptrack_ingest.reconcile import Kind
 from apptrack_ingest.settings import Settings
 from apptrack_ingest.worker import reconciling
 from apptrack_ingest.worker.reconciling import ROUND, TAKEN_FOR, Reconciling
@@ -86,6 +87,34 @@ async def test_what_is_gone_counts_as_none_the_next_time(world: Reconciled) -> N
     assert metrics()['apptrack_reconcile_findings{account="acme",finding="missing"}'] == 0
 
 
+async def test_what_was_found_is_shown_again_after_a_restart(world: Reconciled) -> None:
+    await world.told(1, 2)
+    world.sandbox.store.lose("acme", 1)
+    world.sandbox.store.lose("acme", 2)
+    await worker(world).round()
+    before = metrics()
+    for kind in Kind:
+        reconciled("acme", {kind: 99}, at=1.0)  # what nobody has set is 0 in this process, and not missing
+    world.clock.time += HOUR
+    await worker(world).round()
+    assert metrics() == before and before['apptrack_reconcile_findings{account="acme",finding="missing"}'] == 2
+    assert lists_read(world) == 1, "nothing was asked anew"
+
+
+async def test_a_process_shows_the_last_time_once_and_after_that_what_it_finds(world: Reconciled) -> None:
+    await worker(world).round()
+    other = worker(world)
+    await other.round()
+    reconciled("acme", {Kind.MISSING: 99}, at=1.0)
+    await other.round()
+    assert metrics()['apptrack_reconcile_findings{account="acme",finding="missing"}'] == 99, "not read every minute"
+    await world.told(1)
+    world.sandbox.store.lose("acme", 1)
+    world.clock.time += 25 * HOUR
+    await other.round()
+    assert metrics()['apptrack_reconcile_findings{account="acme",finding="missing"}'] == 1
+
+
 async def test_once_in_the_interval_each_account_and_by_one_of_several_workers(world: Reconciled) -> None:
     workers = [worker(world, DAILY, "acme", "beta") for _ in range(3)]
     await asyncio.gather(*(one.round() for one in workers))
@@ -126,8 +155,7 @@ async def test_one_that_takes_long_keeps_the_others_away(world: Reconciled, monk
     await world.told(1)
     now = world.clock.now()
     await worker(world).round()
-    assert {key for key, _ in kept} == {"reconcile acme"}
-    *meanwhile, last = (at for _, at in kept)
+    *meanwhile, last = (at for key, at in kept if key == "reconcile acme")
     assert meanwhile and all(now - 24 * HOUR + TAKEN_FOR <= at < now for at in meanwhile)
     assert last == now
 
