@@ -16,6 +16,7 @@ from typing import Any
 
 from apptrack_ingest.errors import IngestError
 from apptrack_ingest.model import ReportState, State
+from apptrack_ingest.settings.sections import SPOOL_FILE
 from apptrack_ingest.spool.contract import Filter, Spool, Story
 from apptrack_ingest.spool.sqlite import open_spool
 from apptrack_ingest.testing import a_document, an_email
@@ -87,7 +88,7 @@ class Demo:
     @property
     def database(self) -> Path:
         """The spool's file."""
-        return self.directory / "data" / "spool.sqlite3"
+        return self.directory / "data" / SPOOL_FILE
 
     async def run(self, *, once: bool) -> bool:
         """Starts everything, sends, watches; stays up until cancelled unless `once`. True when all ended as expected."""
