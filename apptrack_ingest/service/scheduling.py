@@ -5,7 +5,7 @@ kernel lets two intakes share one for milliseconds at a time. Kept apart, two of
 cores (docs/performance.md). Among those cores the kernel places it as ever, and workers may run on all.
 
 And whoever is woken usually takes the core from whoever runs. The threads of a process of ours wake one another some times
-for each mail, for the interpreter's lock or with a result: to be broken off each time costs an intake a seventh of its CPU.
+for each mail, for the interpreter's lock or with a result: to be broken off each time costs an intake a sixth of its CPU.
 """
 
 import os

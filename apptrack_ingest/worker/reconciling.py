@@ -21,8 +21,8 @@ MARK = "reconcile"
 
 FOUND = "reconciled"
 """What an account's last look found, for whoever starts after it: this, then `at` or a kind of findings, and the account's
-name are the keys of the marks that hold when it was and how many there were. Without them an alert would end with a
-restart, and nobody had looked."""
+name are the keys of the marks that hold when it was (0 while they are being written) and how many there were. Without them
+an alert would be over with a restart until the next look."""
 
 TAKEN_FOR = 1800.0
 """Seconds for which a worker that does it keeps the others from doing it too, from its last page on; and after which it is
@@ -54,8 +54,10 @@ class Reconciling:
         every = self.settings.idibu.reconcile_every
         if every is None:
             return
-        for account in self.accounts():
+        accounts = self.accounts()
+        for account in accounts:
             await self._show_the_last(account.name)
+        for account in accounts:  # which may take hours
             await self._when_due(account, every)
 
     async def _when_due(self, account: Account, every: float) -> None:
@@ -100,6 +102,7 @@ class Reconciling:
             applicants=looked.applicants,
             **found,
         )
+        await self.spool.set_mark(f"{FOUND} at {looked.account}", 0.0)
         for kind, number in counted.items():
             await self.spool.set_mark(f"{FOUND} {kind} {looked.account}", number)
         await self.spool.set_mark(f"{FOUND} at {looked.account}", at)
@@ -109,7 +112,7 @@ class Reconciling:
         if account in self._shown:
             return
         at = await self.spool.mark(f"{FOUND} at {account}")
-        if at is not None:
+        if at:
             counted = {kind.value: int(await self.spool.mark(f"{FOUND} {kind} {account}") or 0) for kind in Kind}
             metrics.reconciled(account, counted, at)
         self._shown.add(account)

@@ -7,7 +7,8 @@ from peers import Peer
 
 
 class Mailbox(Peer):
-    """A Maildir: the mail is read by the standard library, and written to a file that is synced; its directory is not."""
+    """A Maildir: the mail is read by the standard library, and written to a file that is synced; its directory is not. For
+    each connection it asks for its host's full name, which takes nothing where /etc/hosts has it."""
 
     name = "aiosmtpd, its own Mailbox handler"
 

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 from reconciled import HOUR, Reconciled, opened
 
+from apptrack_ingest.errors import SpoolUnavailable
 from apptrack_ingest.idibu.sandbox_script import Fault, Step
 from apptrack_ingest.metrics import exposition, reconciled
 from apptrack_ingest.model import ReportState
@@ -99,6 +100,42 @@ async def test_what_was_found_is_shown_again_after_a_restart(world: Reconciled) 
     await worker(world).round()
     assert metrics() == before and before['apptrack_reconcile_findings{account="acme",finding="missing"}'] == 2
     assert lists_read(world) == 1, "nothing was asked anew"
+
+
+async def test_who_has_to_look_at_one_account_shows_the_others_first(world: Reconciled) -> None:
+    await world.told(1)
+    world.sandbox.store.lose("acme", 1)
+    await worker(world).round()
+    world.clock.time += HOUR
+    reconciled("acme", {Kind.MISSING: 99}, at=1.0)
+    asked = len(world.sandbox.requests())
+    world.sandbox.misbehave(Step(fault=Fault.HANG))
+    long = asyncio.create_task(worker(world, DAILY, "beta", "acme").round())
+    await world.sandbox.wait_until(lambda sandbox: len(sandbox.requests()) > asked)
+    assert metrics()['apptrack_reconcile_findings{account="acme",finding="missing"}'] == 1
+    long.cancel()
+    await asyncio.gather(long, return_exceptions=True)
+
+
+async def test_what_was_kept_by_half_is_not_shown(world: Reconciled, monkeypatch: pytest.MonkeyPatch) -> None:
+    await worker(world).round()
+    set_mark = world.spool.set_mark
+
+    async def failing(key: str, at: float) -> None:
+        if "different" in key:
+            raise SpoolUnavailable("the disk is full")
+        await set_mark(key, at)
+
+    world.clock.time += 25 * HOUR
+    with monkeypatch.context() as patched, pytest.raises(SpoolUnavailable):
+        patched.setattr(world.spool, "set_mark", failing)
+        await worker(world).round()
+    reconciled("acme", {Kind.MISSING: 99}, at=1.0)
+    await worker(world).round()
+    assert metrics()['apptrack_reconcile_findings{account="acme",finding="missing"}'] == 99, "no half of it"
+    world.clock.time += TAKEN_FOR + 1
+    await worker(world).round()
+    assert metrics()['apptrack_reconcile_findings{account="acme",finding="missing"}'] == 0
 
 
 async def test_a_process_shows_the_last_time_once_and_after_that_what_it_finds(world: Reconciled) -> None:
