@@ -1,10 +1,10 @@
-"""Remembered times: when a digest was last sent, when the spool was last seen to take a write."""
+"""Remembered times and numbers: when a digest was last sent, what was found when last reconciled."""
 
 from apptrack_ingest.spool.postgres.door import Statements
 
 
 async def get(statements: Statements, key: str) -> float | None:
-    """The time, or None."""
+    """The time or number, or None."""
     row = await statements.one("SELECT at FROM marks WHERE key = :key", key=key)
     return float(row["at"]) if row is not None else None
 

@@ -1,10 +1,10 @@
-"""Remembered times: when a digest was last sent, when the spool was last seen to take a write."""
+"""Remembered times and numbers: when a digest was last sent, what was found when last reconciled."""
 
 import sqlite3
 
 
 def get(connection: sqlite3.Connection, key: str) -> float | None:
-    """The time, or None."""
+    """The time or number, or None."""
     row = connection.execute("SELECT at FROM marks WHERE key = ?", (key,)).fetchone()
     return float(row[0]) if row else None
 
