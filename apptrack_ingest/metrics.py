@@ -85,6 +85,7 @@ _messages = _counter("apptrack_messages_received_total", "Mails spooled and answ
 _applications = _counter("apptrack_applications_received_total", "Applications those mails yielded.", "account")
 _replies = _counter("apptrack_smtp_replies_total", "SMTP replies by their basic code.", "code")
 _sessions = _gauge("apptrack_smtp_sessions", "SMTP connections open now.", mode="livesum")
+_ungreeted = _counter("apptrack_smtp_ungreeted_total", "Connections whose peer was gone before it was greeted.")
 _limited = _counter("apptrack_smtp_limited_total", "Times a limit of the intake was met.", "limit")
 _in_flight = _gauge("apptrack_smtp_bytes_in_flight", "Bytes of mails being received now.", mode="livesum")
 _verdicts = _counter(
@@ -191,6 +192,11 @@ def session_opened() -> None:
 def session_closed() -> None:
     """A peer's connection ended."""
     _unwritten.add(_sessions, -1.0)
+
+
+def ungreeted() -> None:
+    """A peer was gone before it could be greeted."""
+    _unwritten.add(_ungreeted)
 
 
 def limited(limit: str) -> None:

@@ -94,6 +94,8 @@ class Admission(asyncio.BufferedProtocol):
         self._stop_timer()
         if self._handshake is not None:
             self._handshake.cancel()
+        elif not self._refused:
+            self._host.reception.hooks.ungreeted()
         self._host.left(self)
 
     def drain(self) -> None:

@@ -153,4 +153,5 @@ _HOOKS = Hooks(
     limited=metrics.limited,
     session_opened=metrics.session_opened,
     session_closed=metrics.session_closed,
+    ungreeted=metrics.ungreeted,
 )

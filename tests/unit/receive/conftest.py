@@ -222,7 +222,7 @@ class Intake:
         self.accepted: list[float] = []
         self.received: list[str] = []
         self.limited: list[Limit] = []
-        self.opened = self.closed = 0
+        self.opened = self.closed = self.ungreeted = 0
         hooks = Hooks(
             reply=lambda code: self.replies.append(str(code)),
             accept=self.accepted.append,
@@ -230,6 +230,7 @@ class Intake:
             limited=self.limited.append,
             session_opened=self._opened,
             session_closed=self._closed,
+            ungreeted=self._ungreeted,
         )
         self.reception = Reception(
             lambda message, arrivals: self.spool.put(message, arrivals),
@@ -271,6 +272,9 @@ class Intake:
 
     def _closed(self) -> None:
         self.closed += 1
+
+    def _ungreeted(self) -> None:
+        self.ungreeted += 1
 
     async def knock(self, first: bytes = b"", **opening) -> Client:
         """A client that was not greeted yet; `first` is what it says before anything else."""

@@ -56,6 +56,7 @@ async def test_who_is_gone_before_we_looked_is_not_refused(make_intake, caplog):
         while intake.closed < 5:
             await asyncio.sleep(0.01)
     assert intake.listener.open_sessions == 1
+    assert intake.ungreeted == 5
     assert not caplog.records
 
 

@@ -236,6 +236,28 @@ async def test_a_header_that_does_not_come_in_time(make_intake, first):
     assert await client.ended()
 
 
+async def test_who_goes_in_the_middle_of_the_header_was_not_greeted(make_intake, behind):
+    intake = await make_intake(entry=behind)
+    client = await intake.knock(SIGNATURE)
+    await client.writer.drain()
+    client.reset()
+    await intake.sessions_over()
+    assert (intake.ungreeted, intake.replies) == (1, [])
+
+
+async def test_who_was_greeted_or_refused_is_not_counted_as_ungreeted(make_intake, behind):
+    intake = await make_intake(entry=behind)
+    for first, reply in ((v2(), "220 "), (MALFORMED[0], "421 ")):
+        client = await intake.knock(first)
+        assert (await client.reply()).startswith(reply)
+        client.reset()
+    waiting = await intake.knock()
+    await intake.listener.drain(10)
+    assert (await waiting.reply()).startswith("421 ")
+    await intake.sessions_over()
+    assert intake.ungreeted == 0
+
+
 async def test_a_header_that_never_ends(make_intake, behind):
     intake = await make_intake(entry=behind)
     client = await intake.knock(SIGNATURE[:-1])
