@@ -26,6 +26,12 @@ from apptrack_ingest.spool.persons import folded
 PAGE = 100
 """Mails that nobody has read yet, looked through in one page."""
 
+PATIENCE = 60.0
+"""Seconds to wait while a report of theirs is on its way to idibu: twice what one may take."""
+
+LOOK_EVERY = 0.2
+"""Seconds between two looks whether it has arrived."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -66,7 +72,7 @@ def forget(address: str, check: bool, reason: str, yes: bool, config: Path | Non
 async def _check(config: Path | None, request: Request) -> int:
     async with order_of(config, request.note) as order:
         done = await order.spool.forgotten(request.address)
-        known = await order.spool.traces(request.address, await _unread(order, request.address))
+        known = await _known(order, request.address)
     left = [trace.application_id for trace in known if not trace.erased]
     if request.as_json:
         print_json({"forgotten": done, "applications": left})
@@ -100,14 +106,8 @@ async def _forget(config: Path | None, request: Request) -> int:
         asked = await _ask_handlers(order, request.address, traces)
         if not traces and not any(each.erased for each in asked):
             raise NotFound("nothing is known of this address: no application in the spool, no record of a handler")
-        left = await order.spool.forget(
-            request.address,
-            [trace.application_id for trace in traces],
-            actor=actor(),
-            note=request.note,
-            now=time.time(),
-        )
-        again = [each for each in await _traces(order, request.address) if not each.erased]
+        left = await _erase(order, request, traces)
+        again = [each for each in await _known(order, request.address) if not each.erased]
     _tell(request, traces, discarded, asked, left)
     if again:
         raise NotAllowed(f"{_count(len(again))} of this person came in meanwhile; give the command again")
@@ -116,10 +116,14 @@ async def _forget(config: Path | None, request: Request) -> int:
 
 async def _traces(order: Order, address: str) -> list[Trace]:
     """All applications of the person; NotAllowed while one of them is being worked on."""
-    traces = await order.spool.traces(address, await _unread(order, address))
+    traces = await _known(order, address)
     if busy := [trace.application_id for trace in traces if trace.in_work]:
         raise NotAllowed(f"being worked on at this moment: {_ids(busy)}; nothing was done, try again soon")
     return traces
+
+
+async def _known(order: Order, address: str) -> list[Trace]:
+    return await order.spool.traces(address, await _unread(order, address))
 
 
 async def _unread(order: Order, address: str) -> list[int]:
@@ -214,6 +218,25 @@ async def _ask_handler(order: Order, person: Person, *, concerned: bool) -> Aske
         ) from None
     finally:
         await asyncio.shield(handoff.close(handler))
+
+
+async def _erase(order: Order, request: Request, traces: Collection[Trace]) -> Forgotten:
+    """Erases it in the spool as soon as no report of theirs is on its way, where the discarding itself may have sent it."""
+    ids = [trace.application_id for trace in traces]
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await order.spool.forget(request.address, ids, actor=actor(), note=request.note, now=time.time())
+        except NotAllowed as error:
+            if time.monotonic() >= until or not await _in_work(order, request.address, ids):
+                raise NotAllowed(
+                    f"{error}: what waited is discarded and handlers have erased what they can, but the spool nothing yet"
+                ) from None
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def _in_work(order: Order, address: str, ids: Collection[int]) -> bool:
+    return any(trace.in_work for trace in await order.spool.traces(address, ids))
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------

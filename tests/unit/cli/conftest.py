@@ -17,7 +17,7 @@ from prepared import prepared
 from apptrack_ingest.cli import main
 from apptrack_ingest.lifecycle import Event, report_of
 from apptrack_ingest.model import Arrival, Envelope, HeldReason, Message, ReportState, State
-from apptrack_ingest.spool.contract import Facts, Filter, ReportSettlement, Settlement, Spool, Story
+from apptrack_ingest.spool.contract import Facts, Filter, ReportClaim, ReportSettlement, Settlement, Spool, Story
 from apptrack_ingest.spool.sqlite import open_spool
 from apptrack_ingest.testing import an_email
 
@@ -148,6 +148,15 @@ class House:
         application_id = self.put(**given)
         self.settle(application_id, Settlement(Event.HOLD, reason.value, "why it is held", reason=reason))
         return application_id
+
+    def claim_reports(self) -> list[ReportClaim]:
+        """Begins to send every report that is due, and leaves it at that."""
+        claims: list[ReportClaim] = self.do(
+            lambda spool: spool.claim_reports(
+                worker="w1", now=time.time(), lease=3600.0, limit=100, accounts=["acme", "beta"]
+            )
+        )
+        return claims
 
     def settle_report(self, state: ReportState, code: str = "refused", detail: str = "idibu's words") -> None:
         """The oldest due report, sent once and ended so."""

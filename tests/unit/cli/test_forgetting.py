@@ -1,18 +1,20 @@
 """`forget`: one person is gone everywhere, and it is said what was done."""
 
+import asyncio
 import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apptrack_handlers.folder import Folder
 from click.testing import CliRunner
 
-from apptrack_ingest.cli import main
+from apptrack_ingest.cli import forgetting, main
 from apptrack_ingest.lifecycle import Event
-from apptrack_ingest.model import State
-from apptrack_ingest.spool.contract import Facts, Settlement
+from apptrack_ingest.model import ReportState, State
+from apptrack_ingest.spool.contract import Facts, ReportClaim, ReportSettlement, Settlement
 from apptrack_ingest.testing import an_application, an_email
 
 from .conftest import JANE, SECRET, House
@@ -102,6 +104,67 @@ def test_a_handler_that_fails_ends_it_and_it_can_be_given_again(
     house.config.write_text(before)
     house.run("forget", ADDRESS, "--yes")
     assert house.story(application_id).erased
+
+
+def reported_meanwhile(house: House, monkeypatch: pytest.MonkeyPatch) -> list[ReportClaim]:
+    """A worker begins to send what is due while the handlers are asked; its claims, once it has."""
+    claims: list[ReportClaim] = []
+    ask = forgetting._ask_handlers
+
+    async def asked(*given: Any) -> Any:
+        answers = await ask(*given)
+        claims.extend(await asyncio.to_thread(house.claim_reports))
+        return answers
+
+    monkeypatch.setattr(forgetting, "_ask_handlers", asked)
+    return claims
+
+
+def test_the_report_about_what_was_discarded_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    application_id = house.put(raw=an_email(7, address=ADDRESS), applicant_id=7)
+    claims = reported_meanwhile(house, monkeypatch)
+    look, looks = forgetting._in_work, []
+
+    async def arrives_after_a_look(*given: Any) -> bool:
+        looks.append(await look(*given))
+        confirmed = ReportSettlement(ReportState.CONFIRMED, "confirmed", "")
+        await asyncio.to_thread(house.do, lambda spool: spool.settle_report(claims[0], confirmed, now=time.time()))
+        return looks[-1]
+
+    monkeypatch.setattr(forgetting, "_in_work", arrives_after_a_look)
+    done = house.json("forget", ADDRESS, "--yes")
+    assert (done["applications"], done["mails"], looks) == ([application_id], 1, [True])
+    assert house.story(application_id).erased
+    assert house.story(application_id).reports[-1].state is ReportState.CONFIRMED
+
+
+def test_a_report_that_does_not_arrive_is_not_waited_for_for_ever(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application_id = house.put(raw=an_email(7, address=ADDRESS), applicant_id=7)
+    reported_meanwhile(house, monkeypatch)
+    monkeypatch.setattr(forgetting, "PATIENCE", 0.0)
+    said = house.run("forget", ADDRESS, "--yes", code=4).stderr
+    assert (
+        f"application {application_id} is being worked on at this moment; try again soon: what waited is discarded"
+        in said
+    )
+    assert not house.story(application_id).erased
+
+
+def test_a_report_sent_right_after_it_does_not_deny_that_it_was_done(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application_id = house.put(raw=an_email(7, address=ADDRESS), applicant_id=7)
+    erase = forgetting._erase
+
+    async def erased(*given: Any) -> Any:
+        left = await erase(*given)
+        await asyncio.to_thread(house.claim_reports)
+        return left
+
+    monkeypatch.setattr(forgetting, "_erase", erased)
+    assert house.json("forget", ADDRESS, "--yes")["applications"] == [application_id]
 
 
 def test_amid_an_attempt_nothing_is_done(house: House) -> None:
