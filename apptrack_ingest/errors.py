@@ -8,6 +8,7 @@
     │   ├── LeaseLost          somebody else holds the lease now; the settlement was not made
     │   └── NotFound           no such application, message or report
     ├── NotAllowed             the life of an application has no such step (the text says what to do instead)
+    │   ├── BeingWorkedOn      … at this moment, as an attempt or a report of it is under way
     │   └── CcConflict              (idibu.Client) the Global CC is not what it was when its change was planned
     ├── Unreadable             the mail could not be parsed within its limits
     ├── ChildFailed            a process of `serve` does not start, or does not stay up
@@ -82,6 +83,10 @@ class NotFound(SpoolError):
 
 class NotAllowed(IngestError):
     """The life of an application has no such step from its present state; the text says what is possible."""
+
+
+class BeingWorkedOn(NotAllowed):
+    """It has no such step at this moment, for an attempt or a report of it is under way; it may have when that is over."""
 
 
 class Unreadable(IngestError):

@@ -85,7 +85,9 @@ class Role:
         return self.directory / f"{self.name}.log"
 
     def configure(self) -> Path:
-        (self.directory / "chaotic_ats.py").write_text(ATS)
+        ats = self.directory / "chaotic_ats.py"
+        if not ats.exists():  # another may be reading it
+            ats.write_text(ATS)
         config = self.directory / f"{self.name}.toml"
         config.write_text(
             f"data_dir = {json.dumps(str(self.data))}\n"

@@ -5,11 +5,17 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 import uvloop
 
 _HTTPCORE = (f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))
 _SHARED_LOGGERS = ("httpx", "httpcore", "mail.log", "asyncio", "pebble", *_HTTPCORE)
+
+
+# An example that was interrupted for long is no slow example; what has to be quick is held to CPU time by its own test.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import dns.rdatatype
 import dns.rdtypes.ANY.TXT
 import dns.reversename
 import dns.rrset
+from ports import free_port
 
 
 class Trouble(Enum):
@@ -49,8 +50,8 @@ class NameServer:
 
     async def __aenter__(self) -> "NameServer":
         loop = asyncio.get_running_loop()
-        self._tcp = await asyncio.start_server(self._serve_tcp, "127.0.0.1", 0)
-        port = self._tcp.sockets[0].getsockname()[1]
+        port = free_port()  # for TCP and UDP alike
+        self._tcp = await asyncio.start_server(self._serve_tcp, "127.0.0.1", port)
         self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), local_addr=("127.0.0.1", port))
         self.address = f"127.0.0.1:{port}"
         return self

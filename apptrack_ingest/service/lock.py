@@ -31,24 +31,24 @@ def take(data_dir: Path, role: str, wait: float = WAIT) -> int:
     except OSError as error:
         advice = "check that data_dir is a directory we may write"
         raise SpoolUnavailable(f"{path} cannot be made: {error.strerror}; {advice}") from None
-    deadline, told = time.monotonic() + wait, False
-    while not _locked(descriptor):
+    deadline, tries = time.monotonic() + wait, 0
+    while not _locked(descriptor, fcntl.LOCK_EX):
+        tries += 1
         if time.monotonic() >= deadline:
             os.close(descriptor)
             raise AlreadyRunning(
                 f"another apptrack-ingest runs the {role} on {data_dir} (lock {path}): stop it first, or use another"
                 " data_dir"
             )
-        if not told:
+        if tries == 2:  # at the first it may have been somebody who only looks
             log.warning("waiting for another apptrack-ingest to end", lock=str(path), seconds=wait)
-            told = True
         time.sleep(0.1)
     return descriptor
 
 
 def is_held(data_dir: Path, role: str) -> bool:
-    """Whether somebody runs the role on this data directory now; looking makes no lock file. Raises
-    PermissionError where we may not see it."""
+    """Whether somebody runs the role on this data directory now; looking makes no lock file, and is not seen by others who
+    look. Raises PermissionError where we may not see it."""
     try:
         descriptor = os.open(data_dir / f"{role}.lock", os.O_RDWR | os.O_CLOEXEC)
     except PermissionError:
@@ -56,14 +56,14 @@ def is_held(data_dir: Path, role: str) -> bool:
     except OSError:
         return False
     try:
-        return not _locked(descriptor)
+        return not _locked(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(descriptor: int, how: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise

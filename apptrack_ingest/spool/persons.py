@@ -4,7 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 
-from apptrack_ingest.errors import NotAllowed
+from apptrack_ingest.errors import BeingWorkedOn, NotAllowed
 from apptrack_ingest.lifecycle import WAITING
 from apptrack_ingest.model import HeldReason, State
 from apptrack_ingest.spool.records import Forgotten, Trace
@@ -49,10 +49,10 @@ def trace_in(row: Row) -> Trace:
 
 
 def must_be_at_rest(traces: Iterable[Trace]) -> None:
-    """NotAllowed where something could still come of one of them."""
+    """NotAllowed where something could still come of one of them; BeingWorkedOn where that will be over soon."""
     for trace in traces:
         if trace.in_work:
-            raise NotAllowed(f"application {trace.application_id} is being worked on at this moment; try again soon")
+            raise BeingWorkedOn(f"application {trace.application_id} is being worked on at this moment; try again soon")
         if trace.state in WAITING:
             raise NotAllowed(f"application {trace.application_id} still waits ({trace.state}); try again")
 

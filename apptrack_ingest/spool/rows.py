@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from apptrack_ingest.errors import NotAllowed, NotFound
+from apptrack_ingest.errors import BeingWorkedOn, NotAllowed, NotFound
 from apptrack_ingest.lifecycle import BY_A_PERSON, after
 from apptrack_ingest.model import AttemptKind, HeldReason, Report, ReportState, ReportStatus, Stage, State
 from apptrack_ingest.spool.contract import (
@@ -268,7 +268,7 @@ def decided(row: Row, action: Action) -> State:
     if action.event not in BY_A_PERSON:
         raise NotAllowed(f"{action.event.value} is the outcome of an attempt, no decision of a person")
     if row["in_attempt"]:
-        raise NotAllowed(f"application {row['id']} is being worked on at this moment; try again when that is over")
+        raise BeingWorkedOn(f"application {row['id']} is being worked on at this moment; try again when that is over")
     if state is State.RECEIVED and row["erased_at"] is not None:
         raise NotAllowed(
             f"application {row['id']}: its mail was erased by retention or `forget` and cannot be handed over again"

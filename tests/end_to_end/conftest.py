@@ -232,7 +232,7 @@ class Deployment:
 
     def metric(self, name: str) -> float:
         """The value of a metric by its name with labels, as the metrics page writes it; 0.0 where it has none yet."""
-        time.sleep(2 * WRITTEN_AFTER)  # what has just been counted is there by then
+        time.sleep(2 * WRITTEN_AFTER)  # what has just been counted is there by then, unless the machine is very busy
         values = [
             line.rpartition(" ")[2] for line in self.page("/metrics")[1].splitlines() if line.startswith(f"{name} ")
         ]

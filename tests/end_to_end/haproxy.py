@@ -10,6 +10,7 @@ CONFIGURATION = """
 defaults
     mode tcp
     timeout connect 5s
+    timeout check 10s
     timeout client 60s
     timeout server 60s
 listen smtp

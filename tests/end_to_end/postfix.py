@@ -35,6 +35,9 @@ message_size_limit = 20000000
 mailbox_size_limit = 0
 smtp_dns_support_level = disabled
 smtp_host_lookup = native
+# As long as a busy machine may take from one mail to the next.
+smtp_connection_cache_time_limit = 100s
+connection_cache_ttl_limit = 100s
 smtp_tls_CAfile = {authority}
 transport_maps = inline:{{ {routes} }}
 default_transport = error:5.1.2 mail for nobody whom this test knows

@@ -9,7 +9,7 @@ def test_demo_once(tmp_path):
         [sys.executable, "-m", "apptrack_ingest", "demo", "--once", "--dir", str(tmp_path / "demo")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         stdin=subprocess.DEVNULL,
         cwd=tmp_path,
     )

@@ -111,6 +111,7 @@ def test_many_mails_over_one_connection_pipelined(deployment, postfix, wait):
         # One after the other: the connection is reused from delivery to delivery.
         postfix.submit((an_email(number), "applications@many.example"))
         wait(lambda number=number: deployment.applications(applicant_id=number), why=lambda: postfix.log)
+        wait(lambda: "applications@many.example" not in postfix.waiting(), why=lambda: postfix.log)
     log = wait(lambda: (log := postfix.log).count("conn_use=") >= 5 and log, why=lambda: postfix.log)
     assert "conn_use=6" in log
     assert "Using ESMTP PIPELINING" in log

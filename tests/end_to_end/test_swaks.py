@@ -112,7 +112,7 @@ def test_without_a_certificate_in_use_tls_is_not_offered(swaks):
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
-def test_auth(doors, swaks, mechanism):
+def test_auth(doors, swaks, wait, mechanism):
     login = ["--auth", mechanism, "--auth-user", USER]
     said = swaks("users", "--tls", *login, "--auth-password", PASSWORD)
     assert trusted(doors, said) == (True, f"logged in as the listed user {USER}")
@@ -121,7 +121,7 @@ def test_auth(doors, swaks, mechanism):
     refused(wrong, AUTH_FAILED, "535 5.7.8 Authentication credentials invalid")
     nobody = swaks("implicit", "--tls-on-connect", "--auth", mechanism, "--auth-user", "x", "--auth-password", PASSWORD)
     refused(nobody, AUTH_FAILED, "535 5.7.8 Authentication credentials invalid")
-    assert doors.deployment.metric('apptrack_smtp_limited_total{limit="credentials"}') == before + 2
+    wait(lambda: doors.deployment.metric('apptrack_smtp_limited_total{limit="credentials"}') == before + 2)
 
 
 def test_who_logged_in_but_is_not_listed_is_not_believed(doors, swaks):

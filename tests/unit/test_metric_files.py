@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -62,7 +63,16 @@ def test_away_from_a_loop_nothing_waits(counter: Counter) -> None:
     assert value(counter) == 1
 
 
-def test_what_a_loop_left_behind_is_written_by_the_next_one(counter: Counter) -> None:
+@pytest.fixture
+def written_late(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Not before a test has looked, however long that takes."""
+    monkeypatch.setattr(metric_files, "WRITTEN_AFTER", 3600.0)
+    return lambda seconds: monkeypatch.setattr(metric_files, "WRITTEN_AFTER", seconds)
+
+
+def test_what_a_loop_left_behind_is_written_by_the_next_one(
+    counter: Counter, written_late: Callable[[float], None]
+) -> None:
     unwritten = Unwritten()
 
     async def count(wait: float) -> None:
@@ -71,10 +81,12 @@ def test_what_a_loop_left_behind_is_written_by_the_next_one(counter: Counter) ->
 
     asyncio.run(count(0))
     assert value(counter) == 0
-    asyncio.run(count(2 * metric_files.WRITTEN_AFTER))
+    written_late(0.01)
+    asyncio.run(count(0.1))
     assert value(counter) == 2
 
 
+@pytest.mark.usefixtures("written_late")
 def test_after_the_end_of_a_loop_nothing_waits_for_it(counter: Counter) -> None:
     unwritten, gauge = Unwritten(), Gauge("level", "set", registry=CollectorRegistry())
 
@@ -89,6 +101,7 @@ def test_after_the_end_of_a_loop_nothing_waits_for_it(counter: Counter) -> None:
     assert value(counter) == 2
 
 
+@pytest.mark.usefixtures("written_late")
 async def test_beside_a_loop_nothing_waits_for_it(counter: Counter) -> None:
     """In a thread without a loop, while a writing is due in this one's."""
     unwritten = Unwritten()

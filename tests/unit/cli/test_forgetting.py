@@ -12,9 +12,11 @@ from apptrack_handlers.folder import Folder
 from click.testing import CliRunner
 
 from apptrack_ingest.cli import forgetting, main
+from apptrack_ingest.errors import BeingWorkedOn
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import ReportState, State
 from apptrack_ingest.spool.contract import Facts, ReportClaim, ReportSettlement, Settlement
+from apptrack_ingest.spool.sqlite import SqliteSpool
 from apptrack_ingest.testing import an_application, an_email
 
 from .conftest import JANE, SECRET, House
@@ -123,17 +125,19 @@ def reported_meanwhile(house: House, monkeypatch: pytest.MonkeyPatch) -> list[Re
 def test_the_report_about_what_was_discarded_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     application_id = house.put(raw=an_email(7, address=ADDRESS), applicant_id=7)
     claims = reported_meanwhile(house, monkeypatch)
-    look, looks = forgetting._in_work, []
+    forget, refused = SqliteSpool.forget, []
 
-    async def arrives_after_a_look(*given: Any) -> bool:
-        looks.append(await look(*given))
-        confirmed = ReportSettlement(ReportState.CONFIRMED, "confirmed", "")
-        await asyncio.to_thread(house.do, lambda spool: spool.settle_report(claims[0], confirmed, now=time.time()))
-        return looks[-1]
+    async def arrives_after_a_try(spool: SqliteSpool, *given: Any, **named: Any) -> Any:
+        try:
+            return await forget(spool, *given, **named)
+        except BeingWorkedOn as error:
+            refused.append(error)
+            await spool.settle_report(claims[0], ReportSettlement(ReportState.CONFIRMED, "confirmed"), now=time.time())
+            raise
 
-    monkeypatch.setattr(forgetting, "_in_work", arrives_after_a_look)
+    monkeypatch.setattr(SqliteSpool, "forget", arrives_after_a_try)
     done = house.json("forget", ADDRESS, "--yes")
-    assert (done["applications"], done["mails"], looks) == ([application_id], 1, [True])
+    assert (done["applications"], done["mails"], len(refused)) == ([application_id], 1, 1)
     assert house.story(application_id).erased
     assert house.story(application_id).reports[-1].state is ReportState.CONFIRMED
 
@@ -150,6 +154,47 @@ def test_a_report_that_does_not_arrive_is_not_waited_for_for_ever(
         in said
     )
     assert not house.story(application_id).erased
+
+
+def test_one_that_is_handed_over_before_it_could_be_discarded_is_erased_as_delivered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application_id = house.put(raw=an_email(7, address=ADDRESS), applicant_id=7)
+    act, claims = SqliteSpool.act, []
+
+    async def delivered_after_a_try(spool: SqliteSpool, *given: Any, **named: Any) -> Any:
+        if not claims:
+            claims.extend(await spool.claim(worker="w1", now=time.time(), lease=60.0, limit=9))
+        try:
+            return await act(spool, *given, **named)
+        except BeingWorkedOn:
+            await spool.settle(claims[0], Settlement(Event.DELIVER, "delivered", remote_id="ats-7"), now=time.time())
+            raise
+
+    monkeypatch.setattr(SqliteSpool, "act", delivered_after_a_try)
+    mine = filed(house, applicant_id=7)
+    done = house.json("forget", ADDRESS, "--yes")
+    assert (done["applications"], done["discarded"], done["mails"]) == ([application_id], [], 1)
+    story = house.story(application_id)
+    assert story.erased and story.summary.state is State.DELIVERED
+    assert not mine.exists(), "its handler was told of it"
+
+
+def test_the_newest_is_discarded_first_or_the_next_of_the_applicant_would_be_handed_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = house.put(raw=an_email(7, address=ADDRESS), applicant_id=7)
+    second = house.put(raw=an_email(7, address=ADDRESS, subject="once more"), applicant_id=7)
+    act = SqliteSpool.act
+
+    async def with_a_worker(spool: SqliteSpool, *given: Any, **named: Any) -> Any:
+        state = await act(spool, *given, **named)
+        if given[0] == first:
+            assert await spool.claim(worker="w1", now=time.time(), lease=60.0, limit=9) == []
+        return state
+
+    monkeypatch.setattr(SqliteSpool, "act", with_a_worker)
+    assert house.json("forget", ADDRESS, "--yes")["discarded"] == [first, second]
 
 
 def test_a_report_sent_right_after_it_does_not_deny_that_it_was_done(

@@ -85,7 +85,7 @@ def following(house: House, application_id: int) -> str:
 def test_what_is_next_of_a_received_one(house: House) -> None:
     application_id = house.put()
     assert "handed off as soon as a worker is free" in following(house, application_id)
-    house.settle(application_id, Settlement(Event.POSTPONE, "timeout", due_at=time.time() + 3600.4))
+    house.settle(application_id, Settlement(Event.POSTPONE, "timeout", due_at=time.time() + 3630))
     assert "next hand-off attempt in 1h, at" in following(house, application_id)
     other = house.put(applicant_id=2)
     house.claim()

@@ -59,6 +59,16 @@ def test_one_that_our_own_service_holds_is_well_and_looking_does_not_disturb(tmp
     lock.os.close(lock.take(tmp_path, "intake", wait=0))
 
 
+def test_those_who_look_do_not_see_each_other(tmp_path):
+    lock.os.close(lock.take(tmp_path, "intake", wait=0))
+    looking = lock.os.open(tmp_path / "intake.lock", lock.os.O_RDWR)
+    try:
+        assert lock._locked(looking, lock.fcntl.LOCK_SH)
+        assert not lock.is_held(tmp_path, "intake")
+    finally:
+        lock.os.close(looking)
+
+
 @pytest.mark.parametrize(("number", "words"), [(errno.EACCES, "may not"), (errno.EADDRNOTAVAIL, "cannot be listened")])
 def test_one_that_the_system_refuses_fails(tmp_path, monkeypatch, number, words):
     def refused(*_):

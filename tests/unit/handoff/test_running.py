@@ -283,10 +283,10 @@ async def test_a_thread_that_waits_holds_on_to_nothing_and_ends(error: Exception
     await run(handle, application, 30)
     if error:
         error.__traceback__ = None
-    gc.collect()  # an error and the frames it went through hold each other
-    assert sys.getrefcount(application) == before
     waiting = [thread for thread in threading.enumerate() if thread.name == "handler"]
     assert waiting
+    gc.collect()  # an error and the frames it went through hold each other
+    assert sys.getrefcount(application) == before
     for thread in waiting:
         await asyncio.to_thread(thread.join, 10)
         assert not thread.is_alive()

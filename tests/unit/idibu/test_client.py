@@ -81,8 +81,8 @@ async def test_faults_have_their_errors(sandbox: Sandbox, client: Client, step: 
 
 async def test_no_answer_in_time(sandbox: Sandbox) -> None:
     sandbox.misbehave(Step(fault=Fault.HANG, saves=True))
-    async with Client(sandbox.base_url, SecretStr("other-hash"), timeout=0.2) as hasty:
-        with pytest.raises(IdibuUnreachable, match=r"no answer within 0\.2 seconds"):
+    async with Client(sandbox.base_url, SecretStr("other-hash"), timeout=1.0) as hasty:
+        with pytest.raises(IdibuUnreachable, match=r"no answer within 1(\.0)? seconds?"):
             await hasty.post_status(5, SUCCESS)
     (held,) = sandbox.applicants("other")  # idibu had taken it: the repetition must do no harm
     assert held.status == "success"

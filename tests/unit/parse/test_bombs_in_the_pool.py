@@ -124,7 +124,7 @@ async def test_a_bomb_is_read_or_refused_and_mails_beside_it_are_read(pool, name
 
 @pytest.mark.parametrize(
     ("raw", "options", "code"),
-    [(SLOW, {"deadline": 1.0}, "deadline"), (LARGE, {"memory_bytes": 64 * MEBI}, "memory")],
+    [(SLOW, {"deadline": 3.0}, "deadline"), (LARGE, {"memory_bytes": 64 * MEBI}, "memory")],
     ids=["too slow", "too large"],
 )
 async def test_a_process_killed_for_one_mail_takes_no_other_with_it(make_pool, raw, options, code):

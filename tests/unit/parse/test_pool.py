@@ -80,7 +80,7 @@ async def test_refusals_come_back_with_code_and_detail(make_pool):
 
 
 async def test_a_bomb_ends_at_the_deadline_and_the_next_mail_is_read(make_pool):
-    pool = make_pool(deadline=0.5)
+    pool = make_pool(deadline=2.0)
     await pool.parse(GOOD)
     first = children()
     assert await code_of(pool.parse(BOMB)) == "deadline"

@@ -207,26 +207,27 @@ async def test_a_peer_that_never_goes_is_cut_off_in_the_end(make_intake):
     assert intake.replies[-1] == "421"
 
 
+def its_time_passes(session):
+    """As if `session_time` were over, and its timer had just gone off."""
+    session._timeout_handle.cancel()
+    session._ends_at = 0.0
+    session._look_at_silence()
+
+
 async def test_the_time_of_a_session_within_data(make_intake):
     budget = Budget(10**6)
-    intake = await make_intake(session_time=0.05, budget=budget)
+    intake = await make_intake(budget=budget)
     client = await intake.connect()
     await client.envelope()
     client.send(MAIL)
+    await until(lambda: budget.in_use)
+    its_time_passes(intake.session)
     assert await client.reply() == "421 4.4.2 Session lasted too long, closing"
     assert budget.in_use == 0, "at once, though the peer is still there"
     client.send(b".\r\n")
     assert await client.ended()
     assert intake.limited == [Limit.SESSION_TIME] and intake.spool.put_calls == 0
     assert (await (await intake.connect()).say("NOOP"))[:3] == "250"
-
-
-def its_time_passes(session):
-    """As if `session_time` were over, and its timer had just gone off."""
-    session._timeout_handle.cancel()
-    session._timeout_handle = None
-    session._ends_at = 0.0
-    session._look_at_silence()
 
 
 async def test_the_time_of_a_session_while_the_mail_is_committed(make_intake):
@@ -265,7 +266,7 @@ async def test_a_peer_that_does_not_read_its_farewell_is_cut_off_though_its_sess
 
 
 async def test_the_time_of_a_session_within_a_tls_handshake(make_intake, identity):
-    intake = await make_intake(session_time=0.05, idle_timeout=0.2, tls=identity.tls())
+    intake = await make_intake(session_time=0.5, idle_timeout=1.0, tls=identity.tls())
     client = await intake.connect()
     await client.say("EHLO x")
     assert (await client.say("STARTTLS"))[:3] == "220"
@@ -378,7 +379,7 @@ async def test_cut_off_while_it_waits_gives_all_back(flight):
 
 
 async def test_idle_while_it_holds_gives_all_back(flight):
-    found = await flight(data_timeout=0.2)
+    found = await flight(data_timeout=0.5)
     first = await found.begin()
     assert await first.reply() == "421 4.4.2 Idle too long, closing"
     assert found.budget.in_use == 0 and found.intake.limited == [Limit.IDLE]
@@ -386,7 +387,7 @@ async def test_idle_while_it_holds_gives_all_back(flight):
 
 async def test_no_time_of_idleness_runs_while_it_waits_for_us(flight):
     """Only when it went on, and then was silent."""
-    found = await flight(data_timeout=0.1, bytes_wait=0.4)
+    found = await flight(data_timeout=0.5, bytes_wait=1.0)
     first = await found.begin()
     holder = found.intake.session
     holder._timeout_handle.cancel()

@@ -88,7 +88,7 @@ async def test_who_waits_in_vain_is_told_so_and_may_try_again(make_intake, budge
 
 
 async def test_idleness_is_not_counted_against_who_waits_for_us(make_intake, budget):
-    intake = await make_intake(budget=budget, idle_timeout=0.05, bytes_wait=0.3, data_timeout=PATIENCE)
+    intake = await make_intake(budget=budget, idle_timeout=0.5, bytes_wait=1.0, data_timeout=PATIENCE)
     await begun(intake, 60_000)
     second = await announced(intake, 60_000)
     assert await second.reply() == NO_ROOM

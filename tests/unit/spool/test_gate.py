@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,20 @@ def in_a_thread(gate: Gate, done: list[str], name: str) -> threading.Thread:
     return thread
 
 
+def stands_in_line(gate: Gate) -> None:
+    """Returns when it has seen that it is not its turn."""
+    until = time.monotonic() + 10
+    while not gate._in_line:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
 def test_one_waits_until_the_other_is_done(path: Path) -> None:
     first, second, done = Gate(path), Gate(path), []
     for _ in range(3):
         with first.passed():
             thread = in_a_thread(second, done, "second")
-            thread.join(0.05)
+            stands_in_line(second)
             done.append("first")
         thread.join(10)
     assert done == ["first", "second"] * 3
@@ -136,7 +145,7 @@ def test_the_turn_of_one_that_is_killed_is_over(path: Path) -> None:
         done: list[str] = []
         waits = Gate(path)
         thread = in_a_thread(waits, done, "next")
-        thread.join(0.05)
+        stands_in_line(waits)
         assert done == []
         process.kill()
         thread.join(10)

@@ -41,7 +41,7 @@ def moderate(signer):
 
 @pytest.fixture
 async def verifier():
-    verifier = Verifier(deadline=0.5, processor_time=60)
+    verifier = Verifier(deadline=2.0, processor_time=60)
     yield verifier
     await verifier.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 from dataclasses import replace
 
@@ -80,7 +81,7 @@ async def test_run_wakes_by_a_hint_works_and_drains(world, monkeypatch):
 
 
 async def test_while_something_is_under_way_not_every_event_leads_to_a_look_at_the_spool(world, monkeypatch):
-    monkeypatch.setattr("apptrack_ingest.worker.REST", 1e9)
+    monkeypatch.setattr("apptrack_ingest.worker.REST", math.inf)
     monkeypatch.setattr("apptrack_ingest.worker.LONGEST_REST", 3600.0)
     looks, next_due = [], world.spool.next_due
 

@@ -45,32 +45,41 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         behind, before = await asyncio.open_unix_connection(self._socket)
+        lost = asyncio.Event()
         with suppress(OSError):
             async with asyncio.TaskGroup() as group:
-                back = group.create_task(self._pass(behind, writer, None))
-                await self._pass(reader, before, behind)
+                back = group.create_task(self._answers(behind, writer, lost))
+                await self._questions(reader, before, lost)
                 back.cancel()
         for end in (before, writer):
             end.transport.abort()
 
-    async def _pass(
-        self, source: asyncio.StreamReader, to: asyncio.StreamWriter, answers: asyncio.StreamReader | None
-    ) -> None:
+    async def _questions(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, lost: asyncio.Event) -> None:
         while data := await source.read(65536):
             if self.silent:
                 continue
-            if answers is not None and self.cut_before is not None and self.cut_before in data:
+            if self.cut_before is not None and self.cut_before in data:
                 self.cut_before = None
                 return
-            cut = answers is not None and self.cut_behind is not None and self.cut_behind in data
+            cut = self.cut_behind is not None and self.cut_behind in data
             if cut:
                 self.cut_behind, self.silent = None, True
             to.write(data)
             await to.drain()
             if cut:
-                await asyncio.sleep(0.2)  # the server commits; a lost answer is what this is for
+                async with asyncio.timeout(30):
+                    await lost.wait()
                 self.silent = False
                 return
+        to.close()
+
+    async def _answers(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, lost: asyncio.Event) -> None:
+        while data := await source.read(65536):
+            if self.silent:
+                lost.set()
+                continue
+            to.write(data)
+            await to.drain()
         to.close()
 
 

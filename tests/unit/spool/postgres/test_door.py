@@ -42,22 +42,31 @@ async def begun(busy: Busy, number: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_when_all_connections_are_busy_one_waits_a_while_and_no_longer(spool: PostgresSpool, put: Put) -> None:
+async def test_when_all_connections_are_busy_one_waits_a_while(url: str, put: Put) -> None:
+    spool, busy = open_spool(url, options=Options(connections=2, free_timeout=60)), Busy()
+    holding = [asyncio.create_task(spool._door.change(busy)) for _ in range(2)]
+    await begun(busy, 2)
+    waiting = asyncio.create_task(put(spool))
+    await asyncio.sleep(0)
+    busy.let_go.set()
+    assert await asyncio.gather(*holding) == ["done", "done"]
+    assert await waiting == 1
+    await spool.close()
+
+
+async def test_and_no_longer(spool: PostgresSpool, put: Put) -> None:
     busy = Busy()
     holding = [asyncio.create_task(spool._door.change(busy)) for _ in range(2)]
     await begun(busy, 2)
     with pytest.raises(SpoolUnavailable, match="busy"):
         await put(spool)
-    waiting = asyncio.create_task(spool.check_writable())
-    await asyncio.sleep(0)
     busy.let_go.set()
     assert await asyncio.gather(*holding) == ["done", "done"]
-    await waiting
     assert await put(spool) == 1
 
 
 async def test_many_callers_share_few_connections(url: str, other: Beside) -> None:
-    spool, before = open_spool(url, options=Options(connections=2)), await other.fetchval(CONNECTIONS)
+    spool, before = open_spool(url, options=Options(connections=2, free_timeout=60)), await other.fetchval(CONNECTIONS)
     mail = Message(Envelope("", (), "192.0.2.1"), 1000.0, b"hello")
     await asyncio.gather(*(spool.put(mail, [Arrival("acme", n, True)]) for n in range(200)))
     assert len(await spool.find(Filter(limit=1000))) == 200
@@ -151,7 +160,8 @@ async def test_a_nul_costs_no_more_than_itself(spool: PostgresSpool, put: Put) -
     assert await spool.raw(message_id) == b"a\0b"
 
 
-async def test_a_mail_of_thirty_megabytes_is_kept_byte_by_byte(spool: PostgresSpool) -> None:
+async def test_a_mail_of_thirty_megabytes_is_kept_byte_by_byte(url: str) -> None:
+    spool = open_spool(url)
     raw = bytes(range(256)) * (30 * 4096)
     tracemalloc.start()
     message_id = await spool.put(Message(Envelope("", (), "192.0.2.1"), 1000.0, raw), [Arrival("acme", 7, True)])
@@ -159,6 +169,7 @@ async def test_a_mail_of_thirty_megabytes_is_kept_byte_by_byte(spool: PostgresSp
     tracemalloc.stop()
     assert await spool.raw(message_id) == raw
     assert peak < 4 * len(raw)
+    await spool.close()
 
 
 @pytest.mark.parametrize(
