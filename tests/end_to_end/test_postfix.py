@@ -125,19 +125,26 @@ def test_no_room_is_waited_for(deployment, postfix, wait):
     postfix.submit((an_email(401), "applications@acme.example"))
     told = wait(lambda: postfix.waiting().get("applications@acme.example"), why=lambda: postfix.log)
     assert "452 4.3.1 No room at the moment, try again later" in told
-    postfix.flush()
-    wait(lambda: len(postfix.deliveries("applications@acme.example")) == 2, why=lambda: postfix.log)
+
+    def tried_again() -> bool:
+        postfix.flush()  # which passes over what it has not laid aside yet
+        return len(postfix.deliveries("applications@acme.example")) >= 2
+
+    wait(tried_again, why=lambda: postfix.log)
     assert deployment.applications(applicant_id=401) == []
     deployment.extra = was
     deployment.reload()
-    postfix.flush()
-    wait(lambda: 401 in deployment.candidates(), why=lambda: postfix.log)
+
+    def arrived() -> bool:
+        postfix.flush()
+        return 401 in deployment.candidates()
+
+    wait(arrived, why=lambda: postfix.log)
     wait(lambda: postfix.waiting() == {})
-    assert [line.partition("status=")[2].split()[0] for line in postfix.deliveries("applications@acme.example")] == [
-        "deferred",
-        "deferred",
-        "sent",
-    ]
+    *before, last = (
+        line.partition("status=")[2].split()[0] for line in postfix.deliveries("applications@acme.example")
+    )
+    assert set(before) == {"deferred"} and last == "sent"
 
 
 def test_while_we_are_down_it_keeps_the_mail(deployment, postfix, wait):

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -164,8 +165,12 @@ CHUNK = 256 * 1024
 """What asyncio's transports hand over at most."""
 
 
-def slowest(reader: DataReader, chunks) -> float:
-    """CPU seconds of the slowest feed."""
+def slowest(make: Callable[[], DataReader], chunks) -> float:
+    """CPU seconds of the slowest feed, in the best of three tries: what is too slow is so every time."""
+    return min(slowest_once(make(), chunks) for _ in range(3))
+
+
+def slowest_once(reader: DataReader, chunks) -> float:
     worst = 0.0
     for chunk in chunks:
         started = time.thread_time()
@@ -180,15 +185,21 @@ def slowest(reader: DataReader, chunks) -> float:
 def test_no_chunk_of_a_large_mail_holds_up_the_loop(unit):
     mail = unit * (10_000_000 // len(unit))
     chunks = [mail[start : start + CHUNK] for start in range(0, len(mail), CHUNK)]
-    fresh = slowest(DataReader(2**30), chunks)
-    discarded = DataReader(2**30)
-    discarded.discard()
-    assert max(fresh, slowest(discarded, chunks)) < 0.050
+
+    def discarded() -> DataReader:
+        reader = DataReader(2**30)
+        reader.discard()
+        return reader
+
+    assert max(slowest(lambda: DataReader(2**30), chunks), slowest(discarded, chunks)) < 0.050
 
 
 def test_a_byte_costs_the_same_after_thirty_megabytes():
-    full = DataReader(2**30)
-    full.feed(b"0123456789abcdef\r\n" * 1_700_000)
+    def full() -> DataReader:
+        reader = DataReader(2**30)
+        reader.feed(b"0123456789abcdef\r\n" * 1_700_000)
+        return reader
+
     assert slowest(full, [b"\r", b"\n", b".", b"\r", b"x"] * 20_000) < 0.050
 
 

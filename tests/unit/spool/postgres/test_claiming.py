@@ -151,6 +151,7 @@ from apptrack_ingest.spool.postgres import open_spool
 
 async def main(url, name):
     spool, seen = open_spool(url), []
+    await spool.check_writable()
     print("ready", flush=True)
     sys.stdin.readline()
     idle = 0
