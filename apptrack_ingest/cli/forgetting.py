@@ -3,10 +3,10 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -27,13 +27,10 @@ PAGE = 100
 """Mails that nobody has read yet, looked through in one page."""
 
 PATIENCE = 60.0
-"""Seconds to wait while one of theirs is being worked on, by what the command itself has set going perhaps: twice what a
-report to idibu may take."""
+"""Seconds to wait while a report of theirs is on its way to idibu: twice what one may take."""
 
 LOOK_EVERY = 0.2
 """Seconds between two tries."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,6 @@ async def _forget(config: Path | None, request: Request) -> int:
         traces = await _traces(order, request.address)
         _ask(request, traces)
         discarded = await _discard_what_waits(order, traces)
-        traces = await _as_they_are_now(order, request.address, traces)
         asked = await _ask_handlers(order, request.address, traces)
         if not traces and not any(each.erased for each in asked):
             raise NotFound("nothing is known of this address: no application in the spool, no record of a handler")
@@ -167,41 +163,14 @@ async def _discard_what_waits(order: Order, traces: Collection[Trace]) -> list[i
     that is gone lets the next of the applicant be handed over."""
     discarded: list[int] = []
     for trace in sorted(traces, key=lambda trace: -trace.application_id):
-        if trace.state in WAITING and await _discard(
-            order, trace, f"discarded so far: {_ids(discarded)}, nothing was erased"
-        ):
+        if trace.state in WAITING:
+            action = Action(Event.FORGET, actor(), "", report=_report(order, trace))
+            try:
+                await order.spool.act(trace.application_id, action, now=time.time())
+            except NotAllowed as error:
+                raise NotAllowed(f"{error}: discarded so far: {_ids(discarded)}; nothing was erased") from None
             discarded.append(trace.application_id)
     return sorted(discarded)
-
-
-async def _discard(order: Order, trace: Trace, so_far: str) -> bool:
-    """False where an attempt that was under way has brought it to an end of its own meanwhile."""
-    action = Action(Event.FORGET, actor(), "", report=_report(order, trace))
-    try:
-        await _when_at_rest(lambda: order.spool.act(trace.application_id, action, now=time.time()), so_far)
-    except BeingWorkedOn:
-        raise
-    except NotAllowed:
-        return False
-    return True
-
-
-async def _when_at_rest(do: Callable[[], Awaitable[T]], so_far: str) -> T:
-    """Does it as soon as nothing is under way that forbids it; for how long that is waited for, PATIENCE says."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return await do()
-        except BeingWorkedOn as error:
-            if time.monotonic() >= until:
-                raise BeingWorkedOn(f"{error}: {so_far}") from None
-        await asyncio.sleep(LOOK_EVERY)
-
-
-async def _as_they_are_now(order: Order, address: str, traces: Collection[Trace]) -> list[Trace]:
-    """The same applications: one that was discarded may have been handed over before, after all."""
-    ids = {trace.application_id for trace in traces}
-    return [trace for trace in await order.spool.traces(address, ids) if trace.application_id in ids]
 
 
 def _report(order: Order, trace: Trace) -> Report | None:
@@ -258,10 +227,16 @@ async def _ask_handler(order: Order, person: Person, *, concerned: bool) -> Aske
 async def _erase(order: Order, request: Request, traces: Collection[Trace]) -> Forgotten:
     """Erases it in the spool as soon as no report of theirs is on its way, which the discarding itself may have sent."""
     ids = [trace.application_id for trace in traces]
-    return await _when_at_rest(
-        lambda: order.spool.forget(request.address, ids, actor=actor(), note=request.note, now=time.time()),
-        "what waited is discarded and handlers have erased what they can, but the spool nothing yet",
-    )
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await order.spool.forget(request.address, ids, actor=actor(), note=request.note, now=time.time())
+        except NotAllowed as error:
+            if not isinstance(error, BeingWorkedOn) or time.monotonic() >= until:
+                raise NotAllowed(
+                    f"{error}: what waited is discarded and handlers have erased what they can, but the spool nothing yet"
+                ) from None
+        await asyncio.sleep(LOOK_EVERY)
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------

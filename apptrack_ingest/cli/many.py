@@ -69,16 +69,14 @@ def for_many(without: Collection[str] = ()) -> Callable[[Command], Command]:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What was asked for on the command line. A selection is narrowed to `states` (or reports in `report_states`), from
-    which the decision leads on. `newest_first`: an older one that is taken out of the line lets the next of the applicant
-    be handed over, which may be one of these, too."""
+    """What was asked for on the command line. `selected` narrows to `states` (or reports in `report_states`), from which
+    the decision leads on."""
 
     command: str
     given: Mapping[str, Any]
     work: Work
     states: frozenset[State] = frozenset()
     report_states: frozenset[ReportState] = frozenset()
-    newest_first: bool = False
 
     def carry_out(self, note: str) -> None:
         """Does it, by ids or by selection, and exits with the worst code."""
@@ -89,7 +87,6 @@ class Wish:
         if ids and (self.given["dry_run"] or self.given["limit"] or self.given["throttle"]):
             raise click.UsageError("--dry-run, --limit and --throttle go with options that select, not with IDs")
         if ids:
-            ids = tuple(sorted(ids, reverse=True)) if self.newest_first else ids
             carry_out(self.given["config"], ids, self.given["as_json"], note, self.work)
         else:
             sys.exit(run(_Many(self, self.filter(), note).carry_out()))
@@ -191,17 +188,15 @@ class _Many:
         return max(tally.codes, default=0)
 
     async def _results(self, order: Order, bounds: Filter, left: int) -> AsyncIterator[Result]:
-        """Page by page, the oldest page first. What was decided already matches no more, so the same command goes on
-        after a stop."""
+        """Page by page, oldest first. What was decided already matches no more, so the same command goes on after a stop."""
         pace = _Pace(self.wish.given["throttle"])
         last: int | None = 0
         while last is not None and left > 0:
             page = dataclasses.replace(bounds, oldest_first=True, after_id=last, limit=min(PAGE, left))
             ids = [row.application_id for row in await order.spool.find(page)]
-            in_turn = ids[::-1] if self.wish.newest_first else ids
-            for start in range(0, len(in_turn), pace.at_once):
+            for start in range(0, len(ids), pace.at_once):
                 await pace.wait()
-                some = in_turn[start : start + pace.at_once]
+                some = ids[start : start + pace.at_once]
                 for result in await asyncio.gather(*(result_of(order, each, self.wish.work) for each in some)):
                     yield _unless_unavailable(result)
             left -= len(ids)

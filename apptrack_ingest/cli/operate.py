@@ -139,7 +139,7 @@ async def _discard(order: Order, application_id: int) -> str:
 @for_many()
 def hold(reason: str, **given: Any) -> None:
     """Stop applications that are still to be handed off, until a `release`."""
-    Wish("hold", given, _hold, frozenset({State.RECEIVED}), newest_first=True).carry_out(reason)
+    Wish("hold", given, _hold, frozenset({State.RECEIVED})).carry_out(reason)
 
 
 async def _hold(order: Order, application_id: int) -> str:

@@ -1,11 +1,9 @@
 """`spool copy`, `spool check`, `spool backup`: the spool as a whole, beside or without a running service."""
 
-import asyncio
 import contextlib
 import json
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict
 from itertools import product
@@ -28,9 +26,6 @@ from apptrack_ingest.spool.copying import Copied, Copy
 from apptrack_ingest.spool.opening import Where
 from apptrack_ingest.spool.sqlite.backup import back_up
 from apptrack_ingest.spool.tables import Tables
-
-LEAVING = 1.0
-"""Seconds that a `serve` which was just stopped may still be seen on a spool, and somebody who only looks."""
 
 MOST_NAMED = 20
 """Applications that a sentence lists by their ids."""
@@ -153,20 +148,16 @@ async def _copy(origin: Where, target: Where, *, quiet: bool, leave_damaged: boo
 
 @contextlib.contextmanager
 def _locked(where: Where) -> Iterator[None]:
-    """Keeps every `serve` off a data directory for as long as this takes; who is there already is told of."""
+    """Keeps every `serve` off a data directory for as long as this takes; who is there already is told of at once."""
     directories = [where.parent] if isinstance(where, Path) else []
     with contextlib.ExitStack() as held:
         for directory, role in product(directories, ROLES):
-            held.callback(os.close, lock.take(directory, role, wait=LEAVING))
+            held.callback(os.close, lock.take(directory, role, wait=0.0))
         yield
 
 
 async def _nobody_else(where: Where, tables: Tables) -> None:
-    until = time.monotonic() + LEAVING
-    while others := await tables.others():
-        if time.monotonic() < until:
-            await asyncio.sleep(0.1)
-            continue
+    if others := await tables.others():
         raise NotAllowed(
             f"{shown(where)} is in use: apptrack-ingest is connected to it {others} times; stop every `serve` first"
         )

@@ -56,7 +56,7 @@ class Hooks:
     `reply` gets the code of every reply sent, `accept` the seconds that a commit took which was answered 250, `spooled`
     every mail that was committed, were it too late to be answered so, `judged` the account ("": none) and the rule that
     decided, `limited` the limit that was met, `session_opened` and `session_closed` each connection, `ungreeted` each whose
-    peer was gone before it was let in.
+    peer was gone without a word before it was let in.
     """
 
     reply: Callable[[int], None] = _ignore

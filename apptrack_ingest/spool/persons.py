@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from apptrack_ingest.errors import BeingWorkedOn, NotAllowed
 from apptrack_ingest.lifecycle import WAITING
@@ -48,13 +48,14 @@ def trace_in(row: Row) -> Trace:
     )
 
 
-def must_be_at_rest(traces: Iterable[Trace]) -> None:
-    """NotAllowed where something could still come of one of them; BeingWorkedOn where that will be over soon."""
+def must_be_at_rest(traces: Collection[Trace]) -> None:
+    """NotAllowed where one of them would still be handed over, BeingWorkedOn where a report of one is on its way."""
+    for trace in traces:
+        if trace.state in WAITING:
+            raise NotAllowed(f"application {trace.application_id} still waits ({trace.state}); try again")
     for trace in traces:
         if trace.in_work:
             raise BeingWorkedOn(f"application {trace.application_id} is being worked on at this moment; try again soon")
-        if trace.state in WAITING:
-            raise NotAllowed(f"application {trace.application_id} still waits ({trace.state}); try again")
 
 
 def forgotten_in(row: Row) -> Forgotten:

@@ -15,7 +15,7 @@ from contract.spool_model_rows import (
     summary_of,
 )
 
-from apptrack_ingest.errors import NotAllowed, NotFound
+from apptrack_ingest.errors import BeingWorkedOn, NotAllowed, NotFound
 from apptrack_ingest.lifecycle import BY_A_PERSON, FINISHED, Event, after
 from apptrack_ingest.model import Backlog, HeldReason, PausedBy, Report, ReportState, Stage, State
 from apptrack_ingest.spool.records import (
@@ -109,7 +109,11 @@ class People(Tables):
         row = self._application(application_id)
         state = after(row.state, action.event)
         erased = self.messages[row.message_id].erased
-        if action.event not in BY_A_PERSON or row.in_work or (state is State.RECEIVED and erased):
+        if action.event not in BY_A_PERSON:
+            raise NotAllowed
+        if row.in_work:
+            raise BeingWorkedOn
+        if state is State.RECEIVED and erased:
             raise NotAllowed
         row.state = state
         if state is State.RECEIVED:

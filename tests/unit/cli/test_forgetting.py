@@ -156,28 +156,45 @@ def test_a_report_that_does_not_arrive_is_not_waited_for_for_ever(
     assert not house.story(application_id).erased
 
 
-def test_one_that_is_handed_over_before_it_could_be_discarded_is_erased_as_delivered(
+def test_one_whose_hand_off_begins_before_it_could_be_discarded_ends_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    application_id = house.put(raw=an_email(7, address=ADDRESS), applicant_id=7)
-    act, claims = SqliteSpool.act, []
+    """It may be the very one that tells whose all of them are: nothing is taken for granted that was read before."""
+    first = house.put(raw=an_email(7, address=ADDRESS), applicant_id=7)
+    second = house.put(raw=an_email(8, address=ADDRESS), applicant_id=8)
+    act = SqliteSpool.act
 
-    async def delivered_after_a_try(spool: SqliteSpool, *given: Any, **named: Any) -> Any:
-        if not claims:
-            claims.extend(await spool.claim(worker="w1", now=time.time(), lease=60.0, limit=9))
-        try:
-            return await act(spool, *given, **named)
-        except BeingWorkedOn:
-            await spool.settle(claims[0], Settlement(Event.DELIVER, "delivered", remote_id="ats-7"), now=time.time())
-            raise
+    async def beside_a_worker(spool: SqliteSpool, *given: Any, **named: Any) -> Any:
+        state = await act(spool, *given, **named)
+        assert [
+            claim.application_id for claim in await spool.claim(worker="w1", now=time.time(), lease=60.0, limit=9)
+        ] == [first]
+        return state
 
-    monkeypatch.setattr(SqliteSpool, "act", delivered_after_a_try)
-    mine = filed(house, applicant_id=7)
-    done = house.json("forget", ADDRESS, "--yes")
-    assert (done["applications"], done["discarded"], done["mails"]) == ([application_id], [], 1)
-    story = house.story(application_id)
-    assert story.erased and story.summary.state is State.DELIVERED
-    assert not mine.exists(), "its handler was told of it"
+    monkeypatch.setattr(SqliteSpool, "act", beside_a_worker)
+    said = house.run("forget", ADDRESS, "--yes", code=4).stderr
+    assert f"application {first} is being worked on at this moment" in said
+    assert f"discarded so far: {second}; nothing was erased" in said
+    assert not house.story(second).erased
+
+
+def test_one_that_is_handed_over_once_more_meanwhile_is_not_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its handler was asked already, and would keep what it gets now."""
+    application_id = house.delivered(report=ReportState.CONFIRMED)
+    ask = forgetting._ask_handlers
+
+    async def again_meanwhile(*given: Any) -> Any:
+        answers = await ask(*given)
+        await asyncio.to_thread(house.run, "retry", application_id, "--again")
+        await asyncio.to_thread(house.claim)
+        return answers
+
+    monkeypatch.setattr(forgetting, "_ask_handlers", again_meanwhile)
+    said = house.run("forget", ADDRESS, "--yes", code=4).stderr
+    assert "still waits (received)" in said and "the spool nothing yet" in said
+    assert not house.story(application_id).erased
 
 
 def test_the_newest_is_discarded_first_or_the_next_of_the_applicant_would_be_handed_over(
@@ -197,19 +214,21 @@ def test_the_newest_is_discarded_first_or_the_next_of_the_applicant_would_be_han
     assert house.json("forget", ADDRESS, "--yes")["discarded"] == [first, second]
 
 
-def test_a_report_sent_right_after_it_does_not_deny_that_it_was_done(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_comes_in_meanwhile_does_not_deny_what_was_done(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     application_id = house.put(raw=an_email(7, address=ADDRESS), applicant_id=7)
     erase = forgetting._erase
 
     async def erased(*given: Any) -> Any:
         left = await erase(*given)
-        await asyncio.to_thread(house.claim_reports)
+        await asyncio.to_thread(house.put, raw=an_email(9, address=ADDRESS), applicant_id=9)
+        await asyncio.to_thread(house.claim)
         return left
 
     monkeypatch.setattr(forgetting, "_erase", erased)
-    assert house.json("forget", ADDRESS, "--yes")["applications"] == [application_id]
+    result = house.run("forget", ADDRESS, "--yes", code=4)
+    assert f"forgotten: 1 application ({application_id})" in result.stdout
+    assert "1 application of this person came in meanwhile; give the command again" in result.stderr
+    assert house.story(application_id).erased
 
 
 def test_amid_an_attempt_nothing_is_done(house: House) -> None:

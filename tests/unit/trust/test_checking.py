@@ -93,11 +93,12 @@ async def test_a_mail_that_takes_too_much_processor_time_does_not_count(slow, be
 
 
 async def test_each_mail_has_processor_time_of_its_own(moderate):
+    verify(moderate)
     started = time.process_time()
     expected = verify(moderate)
     verifier = Verifier(deadline=60, processor_time=6 * (time.process_time() - started) + 0.05)
     try:
-        for _ in range(10):
+        for _ in range(20):
             assert await verifier.check(moderate) == expected
     finally:
         await verifier.close()
