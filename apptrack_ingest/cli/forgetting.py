@@ -218,7 +218,7 @@ async def _ask_handler(order: Order, person: Person, *, concerned: bool) -> Aske
     except IngestError as error:
         raise IngestError(
             f"the handler {account.handler} of account {person.account} could not forget: {error};"
-            " what waited is discarded, nothing else was erased: put that right and give the command again"
+            " what waited is discarded, the spool has erased nothing: put that right and give the command again"
         ) from None
     finally:
         await asyncio.shield(handoff.close(handler))

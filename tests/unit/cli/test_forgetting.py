@@ -101,7 +101,7 @@ def test_a_handler_that_fails_ends_it_and_it_can_be_given_again(
     application_id = house.delivered()
     said = house.run("forget", ADDRESS, "--yes", code=1).stderr
     assert "could not forget: RuntimeError: cannot reach the ATS for 1" in said
-    assert "nothing else was erased: put that right and give the command again" in said
+    assert "the spool has erased nothing: put that right and give the command again" in said
     assert not house.story(application_id).erased
     house.config.write_text(before)
     house.run("forget", ADDRESS, "--yes")
