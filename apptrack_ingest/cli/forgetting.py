@@ -168,7 +168,7 @@ async def _discard_what_waits(order: Order, traces: Collection[Trace]) -> list[i
             try:
                 await order.spool.act(trace.application_id, action, now=time.time())
             except NotAllowed as error:
-                raise NotAllowed(f"{error}: discarded so far: {_ids(discarded)}; nothing was erased") from None
+                raise NotAllowed(f"{error}; discarded so far: {_ids(discarded)}, and nothing was erased") from None
             discarded.append(trace.application_id)
     return sorted(discarded)
 
@@ -234,7 +234,7 @@ async def _erase(order: Order, request: Request, traces: Collection[Trace]) -> F
         except NotAllowed as error:
             if not isinstance(error, BeingWorkedOn) or time.monotonic() >= until:
                 raise NotAllowed(
-                    f"{error}: what waited is discarded and handlers have erased what they can, but the spool nothing yet"
+                    f"{error}; what waited is discarded and handlers have erased what they can, but the spool nothing yet"
                 ) from None
         await asyncio.sleep(LOOK_EVERY)
 

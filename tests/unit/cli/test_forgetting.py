@@ -150,7 +150,7 @@ def test_a_report_that_does_not_arrive_is_not_waited_for_for_ever(
     monkeypatch.setattr(forgetting, "PATIENCE", 0.0)
     said = house.run("forget", ADDRESS, "--yes", code=4).stderr
     assert (
-        f"application {application_id} is being worked on at this moment; try again soon: what waited is discarded"
+        f"application {application_id} is being worked on at this moment; try again soon; what waited is discarded"
         in said
     )
     assert not house.story(application_id).erased
@@ -174,7 +174,7 @@ def test_one_whose_hand_off_begins_before_it_could_be_discarded_ends_it(
     monkeypatch.setattr(SqliteSpool, "act", beside_a_worker)
     said = house.run("forget", ADDRESS, "--yes", code=4).stderr
     assert f"application {first} is being worked on at this moment" in said
-    assert f"discarded so far: {second}; nothing was erased" in said
+    assert f"; discarded so far: {second}, and nothing was erased" in said
     assert not house.story(second).erased
 
 

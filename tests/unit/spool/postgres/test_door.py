@@ -47,7 +47,8 @@ async def test_when_all_connections_are_busy_one_waits_a_while(url: str, put: Pu
     holding = [asyncio.create_task(spool._door.change(busy)) for _ in range(2)]
     await begun(busy, 2)
     waiting = asyncio.create_task(put(spool))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
     busy.let_go.set()
     assert await asyncio.gather(*holding) == ["done", "done"]
     assert await waiting == 1
