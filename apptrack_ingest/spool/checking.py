@@ -5,7 +5,7 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from apptrack_ingest.errors import NotFound
+from apptrack_ingest.errors import NotFound, SpoolUnavailable
 from apptrack_ingest.model import ReportState, State
 from apptrack_ingest.spool.copying import applications_of, whole_messages
 from apptrack_ingest.spool.derived import Rule
@@ -120,6 +120,10 @@ class Check:
         """Everything that is wrong, a sentence each; nothing of a candidate is in any."""
         for finding in await self.tables.own_findings():
             yield finding
+        try:
+            await self.tables.complete()
+        except SpoolUnavailable as error:
+            yield f"mails that came in last cannot be entered in the ledger: {error}"
         async with self.tables.snapshot():
             for rule in self._rules():
                 rows = await self.tables.query(f"{rule.breaches} LIMIT {MOST + 1}")

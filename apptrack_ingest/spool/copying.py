@@ -66,6 +66,8 @@ class Copy:
         """Copies everything. NotAllowed where the target holds something else, or somebody uses either; SpoolError where
         the two differ in the end."""
         await self.quiet()
+        for side in (self.source, self.target):
+            await side.complete()
         if await self.source.query(f"SELECT 1 FROM marks WHERE key LIKE '{COPYING}%'"):
             raise NotAllowed("the source is itself a copy that was not finished: nothing was copied")
         tables = agreed(await self.source.columns(), await self.target.columns())

@@ -26,6 +26,8 @@ DERIVED_TABLES = frozenset(
         "tally_changes",
         "hours",
         "rerouted",
+        # what was put and is not in the others yet
+        "puts",
         # where the bodies are, whose door is `bodies`
         "bodies",
         "bodies_directory",
@@ -81,6 +83,9 @@ class Tables(Protocol):
     @property
     def rules(self) -> tuple[Rule, ...]:
         """What must hold of what the database derives from the rest."""
+
+    async def complete(self) -> None:
+        """Brings into the tables what was put and is not in them yet, committed."""
 
     async def columns(self) -> Mapping[str, Sequence[str]]:
         """The columns of each table."""

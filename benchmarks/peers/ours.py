@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from apptrack_ingest.spool.sqlite.entering import ENTERED
 from peers import RECIPIENT, Peer
 
 HANDLERS = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
@@ -81,7 +82,12 @@ class Ours(Peer):
         return self.home / "data" / "spool.sqlite3"
 
     def kept(self) -> int | None:
-        return sum(self.states().values())
+        return sum(self.states().values()) + self.not_entered()
+
+    def not_entered(self) -> int:
+        """How many mails were put that are not in the ledger yet."""
+        [(number,)] = self._rows(f"SELECT count(*) FROM puts WHERE id > {ENTERED}")  # noqa: S608 - our own constant
+        return int(number)
 
     def states(self) -> dict[str, int]:
         """How many applications are in each state, as the ledger has it."""

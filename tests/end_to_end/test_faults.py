@@ -63,7 +63,7 @@ def test_a_full_disk_is_a_temporary_failure_and_heals(deployment, small_disk, wa
     assert kept == {1, 4}
     database = sqlite3.connect(deployment.data / "spool.sqlite3")
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    kept_in = "SELECT message_id FROM bodies UNION ALL SELECT message_id FROM stored"
+    kept_in = "SELECT id FROM puts WHERE raw IS NOT NULL UNION ALL SELECT message_id FROM stored"
     assert database.execute(f"SELECT count(*) FROM ({kept_in})").fetchone() == (2,)
 
 

@@ -80,6 +80,9 @@ class PostgresTables:
     def rules(self) -> tuple[Rule, ...]:
         return (*rules(tallies=flat.TALLIED, hour=flat.HOUR, late=1000), _UNTRUSTED)
 
+    async def complete(self) -> None:
+        """A put is in them from its commit on."""
+
     async def columns(self) -> Mapping[str, Sequence[str]]:
         return {table: list(columns) for table, columns in self._types.items()}
 

@@ -7,9 +7,11 @@ import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from apptrack_ingest.deadlines import ends_within
 from apptrack_ingest.errors import SpoolError, SpoolUnavailable
 from apptrack_ingest.model import Arrival, Backlog, Message, ReportState, State
 from apptrack_ingest.spool.contract import (
@@ -31,6 +33,7 @@ from apptrack_ingest.spool.contract import (
 from apptrack_ingest.spool.sqlite import (
     bodies,
     counts,
+    entering,
     hand_off,
     marks,
     messages,
@@ -52,6 +55,9 @@ from apptrack_ingest.spool.sqlite.reading import Reader
 from apptrack_ingest.spool.tables import COPYING, unfinished
 
 T = TypeVar("T")
+
+PATIENCE = 5.0
+"""How long a question waits for what was put to be entered in the ledger."""
 
 BUSY_SECONDS = 10.0
 """How long a commit waits for another process's; beyond it the database counts as locked."""
@@ -108,6 +114,13 @@ def _connect_to_write(database: Path) -> sqlite3.Connection:
     return connection
 
 
+@dataclass(frozen=True, slots=True)
+class _NotEntered:
+    """Instead of an answer: messages up to this one were put, and are not entered yet."""
+
+    newest: int
+
+
 class SqliteSpool(Decisions):
     """The spool contract on SQLite; see `contract.Spool` for every method's meaning."""
 
@@ -119,13 +132,35 @@ class SqliteSpool(Decisions):
         self._around = Around(database, lambda: _connect(database))
         self._writer = GroupCommitter(lambda: _connect_to_write(database), together=self._puts, around=self._around)
         self._reader = Reader(lambda: _connect(database))
+        self._under_way: set[asyncio.Future[None]] = set()
         self._erased = False  # since the log was emptied
 
     async def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Asks with all that was put entered in the ledger before, unless that takes too long."""
+        found = await self._look(lambda c: _NotEntered(newest) if (newest := entering.newest(c)) else question(c))
+        if not isinstance(found, _NotEntered):
+            return found
+        task = asyncio.ensure_future(self._enter(found.newest))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await ends_within(task, PATIENCE)
+        return await self._look(question)
+
+    async def _look(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Asks what has nothing to do with what was put last."""
         return await self._reader.ask(question)
 
+    async def _enter(self, newest: int) -> None:
+        """Enters what was put, up to this message. Where that cannot be done, which the log says, all the rest can be read
+        nevertheless."""
+        before, last = -1, 0
+        with contextlib.suppress(SpoolUnavailable):
+            while before < last < newest or before < 0:
+                # Every operation of the writer is preceded by it.
+                before, last = last, await self._writer.do(entering.entered)
+
     async def prepare(self) -> None:
-        await self._read(version_of)
+        await self._look(version_of)
 
     # -- receive
 
@@ -167,7 +202,7 @@ class SqliteSpool(Decisions):
         return await self._writer.do(renew_all)
 
     async def delivered_before(self, account: str, applicant_id: int) -> list[Delivered]:
-        return await self._read(lambda c: hand_off.delivered_before(c, account, applicant_id))
+        return await self._look(lambda c: hand_off.delivered_before(c, account, applicant_id))
 
     async def to_work_on(self, claim: Claim) -> tuple[bytes, list[Delivered]]:
         def found(connection: sqlite3.Connection) -> tuple[bytes, list[Delivered]]:
@@ -176,7 +211,7 @@ class SqliteSpool(Decisions):
                 return raw, []
             return raw, hand_off.delivered_before(connection, claim.account, claim.applicant_id)
 
-        return await self._read(found)
+        return await self._look(found)
 
     async def raw(self, message_id: int) -> bytes:
         return await self._read(lambda c: bodies.fetch(c, message_id, self._directory))
@@ -283,7 +318,7 @@ class SqliteSpool(Decisions):
         return await self._read(untrusted.load)
 
     async def mark(self, key: str) -> float | None:
-        return await self._read(lambda c: marks.get(c, key))
+        return await self._look(lambda c: marks.get(c, key))
 
     async def set_mark(self, key: str, at: float) -> None:
         await self._writer.do(lambda c: marks.put(c, key, at))
@@ -316,6 +351,11 @@ class SqliteSpool(Decisions):
 
     async def check_writable(self) -> None:
         await self.set_mark("writable", self._clock())
+        if self._puts.stuck:
+            raise SpoolUnavailable(
+                f"mails that came in cannot be entered in the ledger: {self._puts.stuck};"
+                " `apptrack-ingest spool check` tells what is wrong with the spool"
+            )
 
     async def close(self) -> None:
         await self._writer.close()

@@ -1,6 +1,7 @@
-"""The narrow door to the raw bytes of messages: small ones are rows of the database, large ones are in segments beside it.
+"""The narrow door to the raw bytes of messages: small ones are in rows of the database, large ones in segments beside it.
 
-A body is where exactly one of two tables says: `bodies` holds the bytes, `stored` the place in a segment (segments.py). It
+A body is where exactly one of three tables says: `puts` holds the bytes as they were put, `bodies` those that were taken in
+later or by an earlier release, `stored` the place in a segment (segments.py). It
 was written and synced before the transaction of its row began, so a row never points to what is not there; what a crash
 leaves between the two is bytes without a row, which `sweep` removes. An erased body's place goes through the table
 `emptied` until its bytes are gone from the disk.
@@ -27,6 +28,7 @@ from apptrack_ingest.errors import NotFound
 from apptrack_ingest.spool.rows import is_as_received, no_raw
 from apptrack_ingest.spool.sqlite import segments
 from apptrack_ingest.spool.sqlite.connection import Connection
+from apptrack_ingest.spool.sqlite.entering import enter_all
 from apptrack_ingest.spool.sqlite.segments import Place
 
 LARGE = 32 * 1024
@@ -37,7 +39,7 @@ RENAME = "UPDATE bodies_directory SET name = lower(hex(randomblob(8)))"
 """Gives a database a name for its directory that no other has."""
 
 _FOUND = """
-SELECT m.crc32, b.raw, s.segment, s.start, s.size FROM messages m
+SELECT m.crc32, coalesce(p.raw, b.raw), s.segment, s.start, s.size FROM messages m LEFT JOIN puts p ON p.id = m.id
 LEFT JOIN bodies b ON b.message_id = m.id LEFT JOIN stored s ON s.message_id = m.id WHERE m.id = ?
 """
 
@@ -104,6 +106,7 @@ def damaged(message_id: int, place: Place | None) -> NotFound:
 
 def erase(connection: sqlite3.Connection, message_id: int) -> None:
     """Removes the bytes in the caller's transaction; those in a segment by `clear`, after its commit."""
+    connection.execute("DELETE FROM puts WHERE id = ?", (message_id,))
     connection.execute("DELETE FROM bodies WHERE message_id = ?", (message_id,))
     found = connection.execute(
         "INSERT INTO emptied (segment, start, size) SELECT segment, start, size FROM stored WHERE message_id = ?",
@@ -235,8 +238,9 @@ def gather(copy: sqlite3.Connection, live: sqlite3.Connection) -> Gathered:
     """Takes the bodies that a `copy` of the database `live` only points to into the copy itself.
 
     What is damaged goes along as it is, for the checksum beside it tells so there, too; nothing goes along where the file
-    is missing. A transaction for each: it can be interrupted and called again.
+    is missing. A transaction for each: it can be interrupted and called again. What was put and not entered yet is entered.
     """
+    enter_all(copy)
     ids = [row[0] for row in copy.execute("SELECT message_id FROM stored ORDER BY segment, start")]
     gone = [message_id for message_id in ids if not _taken_in(copy, live, message_id)]
     for statement in ("DELETE FROM emptied", "DELETE FROM swept", RENAME):
@@ -272,8 +276,8 @@ def _as_it_is(directory: Path, place: Place) -> bytes:
 def damaged_in(connection: sqlite3.Connection) -> list[int]:
     """The messages whose bytes should be in this database itself, and are missing or damaged."""
     rows = connection.execute(
-        "SELECT m.id, m.crc32, m.size, m.sha256, b.raw FROM messages m LEFT JOIN bodies b ON b.message_id = m.id"
-        " WHERE m.erased_at IS NULL"
+        "SELECT m.id, m.crc32, m.size, m.sha256, coalesce(p.raw, b.raw) FROM messages m LEFT JOIN puts p ON p.id = m.id"
+        " LEFT JOIN bodies b ON b.message_id = m.id WHERE m.erased_at IS NULL"
     )
     return [message_id for message_id, *known, raw in rows if raw is None or not _fits(raw, *known)]
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from apptrack_ingest.errors import SpoolUnavailable
@@ -43,6 +44,9 @@ class Together(Protocol):
 
     def run(self, connection: sqlite3.Connection, items: Sequence[Any]) -> Sequence[Any]:
         """Does them within the transaction; returns their results."""
+
+    def complete(self, connection: sqlite3.Connection) -> None:
+        """Does within the transaction, before its operations, what `run` left for later, or a part of it."""
 
     def ended(self, *, kept: bool) -> None:
         """Called when all that was prepared is committed or given up; `kept` where nothing was given up. Raises nothing."""
@@ -85,8 +89,9 @@ class GroupCommitter:
     Where an operation raises an error of ours, all are undone and run once more, each with a savepoint, so that it undoes
     itself alone; where none does there is no savepoint, which takes two statements and a copy of every page that changes
     after it. A fault of the database undoes the whole transaction, and then each operation is tried once more on its own,
-    so that one that cannot pass (a mail too large for what is left of the disk) takes no other along. An operation must
-    bear to be run again. What comes while a transaction waits for its turn joins it, but for items that take long to write.
+    so that one that cannot pass (a mail too large for what is left of the disk) takes no other along; what `together` left
+    for later is one of them. An operation must bear to be run again. What comes while a transaction waits for its turn joins
+    it, but for items that take long to write.
     """
 
     def __init__(
@@ -186,27 +191,30 @@ class GroupCommitter:
         if error is None:
             return
         jobs = [*jobs, *self._late]
+        operations = any(job.operation for job in jobs)
         # A lock is nobody's own fault: to wait for it again for each would keep the last one waiting for minutes.
-        if len(jobs) == 1 or _is_lock(error):
+        if _is_lock(error) or (len(jobs) == 1 and not (operations and self._together)):
             _fail(jobs, error)
             return
+        if operations and self._together is not None:
+            self._tried([])
         for job in jobs:
             job.error = None
-            error = self._tried([job])
+            error = self._tried([job], alone=True)
             if error is not None:
                 _fail([job], error)
 
-    def _tried(self, jobs: list[_Job], late: list[_Job] | None = None) -> BaseException | None:
+    def _tried(self, jobs: list[_Job], late: list[_Job] | None = None, *, alone: bool = False) -> BaseException | None:
         """Commits the jobs and, put into `late`, those that come while they wait for their turn; or undoes them all and
-        returns the fault."""
+        returns the fault. `alone`: without what `together` left for later."""
         try:
-            self._transaction(jobs, late)
+            self._transaction(jobs, late, alone)
         except (sqlite3.Error, OSError, MemoryError) as error:
             self._undo(error)
             return error
         return None
 
-    def _transaction(self, jobs: list[_Job], late: list[_Job] | None) -> None:
+    def _transaction(self, jobs: list[_Job], late: list[_Job] | None, alone: bool) -> None:
         """Runs the jobs between BEGIN and COMMIT."""
         self._prepare(jobs)
         if self._connection is None:
@@ -219,10 +227,10 @@ class GroupCommitter:
                 self._prepare(late)
                 jobs = [*jobs, *late]
             connection.execute("BEGIN IMMEDIATE")
-            if not self._run_all(connection, jobs):
+            if not self._run_all(connection, jobs, alone):
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
-                self._run_each(connection, jobs)
+                self._run_each(connection, jobs, alone)
             connection.execute("COMMIT")
         for job in jobs:
             job.done = job.error is None
@@ -237,13 +245,15 @@ class GroupCommitter:
         if added and self._together is not None:
             self._together.prepare(added)
 
-    def _run_all(self, connection: sqlite3.Connection, jobs: list[_Job]) -> bool:
+    def _run_all(self, connection: sqlite3.Connection, jobs: list[_Job], alone: bool) -> bool:
         """Runs all jobs, items first; False, with all to be undone, where one of them is at fault, which is rare."""
         added = [job for job in jobs if job.operation is None]
         try:
             if added:
                 for job, result in zip(added, self._together_run(connection, added), strict=True):
                     job.result = result
+            if not alone and self._together is not None and (len(added) < len(jobs) or not jobs):
+                self._together.complete(connection)
             for job in jobs:
                 if job.operation is not None:
                     job.result = job.operation(connection)
@@ -253,18 +263,37 @@ class GroupCommitter:
             return False
         return True
 
-    def _run_each(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _run_each(self, connection: sqlite3.Connection, jobs: list[_Job], alone: bool) -> None:
         """The same with a savepoint for each job, so that one that is at fault undoes itself alone."""
-        for job in sorted(jobs, key=lambda job: job.operation is not None):
-            connection.execute("SAVEPOINT operation")
-            try:
-                job.result = job.operation(connection) if job.operation else self._together_run(connection, [job])[0]
-            except Exception as error:
-                if not _is_own(error):
-                    raise
-                job.error = error
-                connection.execute("ROLLBACK TO operation")
-            connection.execute("RELEASE operation")
+        added = [job for job in jobs if job.operation is None]
+        for job in added:
+            job.error = self._by_itself(connection, partial(self._run_added, connection, job))
+        if not alone and self._together is not None:
+            self._by_itself(connection, partial(self._together.complete, connection))
+        for job in jobs:
+            if job.operation is not None:
+                job.error = self._by_itself(connection, partial(self._run_one, connection, job))
+
+    def _by_itself(self, connection: sqlite3.Connection, run: Callable[[], None]) -> Exception | None:
+        """Runs one thing, or undoes it and returns what it is at fault."""
+        error = None
+        connection.execute("SAVEPOINT operation")
+        try:
+            run()
+        except Exception as own:
+            if not _is_own(own):
+                raise
+            error = own
+            connection.execute("ROLLBACK TO operation")
+        connection.execute("RELEASE operation")
+        return error
+
+    def _run_added(self, connection: sqlite3.Connection, job: _Job) -> None:
+        [job.result] = self._together_run(connection, [job])
+
+    def _run_one(self, connection: sqlite3.Connection, job: _Job) -> None:
+        assert job.operation is not None
+        job.result = job.operation(connection)
 
     def _together_run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> Sequence[Any]:
         assert self._together is not None

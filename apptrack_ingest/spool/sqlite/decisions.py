@@ -32,6 +32,9 @@ class Decisions(Pausing):
     async def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         raise NotImplementedError
 
+    async def _look(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        raise NotImplementedError
+
     # -- pauses
 
     async def _begin(self, pause: Pause) -> bool:
@@ -45,7 +48,7 @@ class Decisions(Pausing):
         return await self._writer.do(keep)
 
     async def _is_there(self, ending: Ending) -> bool:
-        return await self._read(lambda c: pauses.found(c, ending))
+        return await self._look(lambda c: pauses.found(c, ending))
 
     async def _end(self, ending: Ending, now: float) -> bool:
         def end(connection: sqlite3.Connection) -> bool:
@@ -64,7 +67,7 @@ class Decisions(Pausing):
             last = await self._writer.do(partial(pauses.reset, ending=ending, last=last, now=now))
 
     async def pauses(self) -> list[Pause]:
-        return await self._read(pauses.pauses)
+        return await self._look(pauses.pauses)
 
     # -- what waits
 
@@ -82,7 +85,7 @@ class Decisions(Pausing):
     async def orders(
         self, *, account: str | None = None, before_id: int | None = None, limit: int = 50
     ) -> list[OrderRecord]:
-        return await self._read(lambda c: orders.orders(c, account=account, before_id=before_id, limit=limit))
+        return await self._look(lambda c: orders.orders(c, account=account, before_id=before_id, limit=limit))
 
     # -- an end of what is kept
 
@@ -105,4 +108,4 @@ class Decisions(Pausing):
         return left
 
     async def forgotten(self, address: str) -> list[Forgotten]:
-        return await self._read(lambda c: forgetting.forgotten(c, address))
+        return await self._look(lambda c: forgetting.forgotten(c, address))

@@ -14,6 +14,7 @@ from apptrack_ingest.errors import NotFound
 from apptrack_ingest.lifecycle import FINISHED
 from apptrack_ingest.model import Arrival, Message, ReportState
 from apptrack_ingest.spool.sqlite import bodies
+from apptrack_ingest.spool.sqlite.entering import enter, last_id, written
 from apptrack_ingest.spool.sqlite.segments import Place
 
 NO_DIGESTS: Mapping[int, str] = MappingProxyType({})
@@ -22,10 +23,8 @@ NO_DIGESTS: Mapping[int, str] = MappingProxyType({})
 Kept = tuple[Message, Sequence[Arrival], int | None, Place | None]
 """A message, its applications, the checksum of its body, and where that is already (None: it goes to the database)."""
 
-_MESSAGE = "messages (received_at, sender, recipients, peer, helo, smtputf8, size, sha256, evidence, warnings, crc32)"
-_BODY = "bodies (message_id, raw)"
+_PUT = "puts (id, received_at, sender, recipients, peer, helo, smtputf8, size, evidence, warnings, crc32, applications, raw)"
 _STORED = "stored (message_id, segment, start, size)"
-_APPLICATION = "applications (message_id, account, applicant_id, trusted, trust_note, received_at, due_at)"
 
 _ROWS_AT_ONCE = (1, 2, 4, 8, 16, 32)
 """Rows of one statement: few sizes, so that each is prepared once; what is missing to one is left empty. Every statement
@@ -33,37 +32,33 @@ makes the thread wait anew for the interpreter's lock, which the event loop hold
 
 
 def put(connection: sqlite3.Connection, message: Message, arrivals: Sequence[Arrival]) -> int:
-    """Inserts message, body and applications, all in the database; returns the message's id."""
-    return put_all(connection, [(message, arrivals, zlib.crc32(message.raw), None)])[0]
+    """Inserts a message, its body in the database whatever its size, and enters it; returns its id."""
+    [message_id] = put_all(connection, [(message, arrivals, zlib.crc32(message.raw), None)])
+    while enter(connection):
+        pass
+    return message_id
 
 
 def put_all(connection: sqlite3.Connection, kept: Sequence[Kept]) -> list[int]:
-    """Inserts messages, bodies or where they are, and applications; returns the messages' ids.
+    """Inserts messages with their applications, and their bodies or where these are; returns their ids. They are in the
+    ledger when they are entered (entering.py).
 
     The digest of a body stays out: to compute it takes longer than all the rest. `digest` does when somebody asks for it,
     and at the latest when the body is erased.
     """
-    # AUTOINCREMENT counts up by one, and nobody else writes in between.
-    last = _insert(connection, _MESSAGE, [_row(message, crc32) for message, _, crc32, _ in kept])
-    ids = range(last - len(kept) + 1, last + 1)
-    numbered = list(zip(ids, kept, strict=True))
-    _insert(connection, _BODY, [(i, message.raw) for i, (message, _, _, place) in numbered if place is None])
+    first = last_id(connection) + 1
+    numbered = list(enumerate(kept, start=first))
     _insert(connection, _STORED, [(i, *place) for i, (_, _, _, place) in numbered if place is not None])
-    _insert(
-        connection,
-        _APPLICATION,
-        [
-            (i, a.account, a.applicant_id, int(a.trusted), a.trust_note, message.received_at, message.received_at)
-            for i, (message, arrivals, _, _) in numbered
-            for a in arrivals
-        ],
-    )
-    return list(ids)
+    _insert(connection, _PUT, [_row(i, *each) for i, each in numbered])
+    return [i for i, _ in numbered]
 
 
-def _row(message: Message, crc32: int | None) -> tuple[object, ...]:
+def _row(
+    message_id: int, message: Message, arrivals: Sequence[Arrival], crc32: int | None, place: Place | None
+) -> tuple[object, ...]:
     envelope = message.envelope
     return (
+        message_id,
         message.received_at,
         envelope.sender,
         json.dumps(envelope.recipients),
@@ -71,24 +66,23 @@ def _row(message: Message, crc32: int | None) -> tuple[object, ...]:
         envelope.helo,
         int(envelope.smtputf8),
         len(message.raw),
-        "",
         json.dumps(message.evidence) if message.evidence else "[]",
         json.dumps(message.warnings) if message.warnings else "[]",
         crc32,
+        written(arrivals),
+        message.raw if place is None else None,
     )
 
 
-def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]]) -> int:
-    """Inserts rows whose first value is never NULL; returns the last one's id, 0 where there is none."""
-    most, last = _ROWS_AT_ONCE[-1], 0
+def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Inserts rows whose first value is never NULL."""
+    most = _ROWS_AT_ONCE[-1]
     for at in range(0, len(rows), most):
         some = rows[at : at + most]
         number = _ROWS_AT_ONCE[bisect_left(_ROWS_AT_ONCE, len(some))]
         # Only the first is NULL, which takes sqlite3 as long to bind as five numbers (connection.assigned).
         empty = (None, *[0] * (len(some[0]) - 1)) * (number - len(some))
-        done = connection.execute(_statement(into, len(some[0]), number), [*chain.from_iterable(some), *empty])
-        last = done.lastrowid or 0
-    return last
+        connection.execute(_statement(into, len(some[0]), number), [*chain.from_iterable(some), *empty])
 
 
 @cache

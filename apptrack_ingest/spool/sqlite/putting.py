@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 
+from apptrack_ingest import logs
 from apptrack_ingest.model import Arrival, Message
-from apptrack_ingest.spool.sqlite import messages
+from apptrack_ingest.spool.sqlite import entering, messages
 from apptrack_ingest.spool.sqlite.bodies import LARGE
 from apptrack_ingest.spool.sqlite.segments import Appender, Place
+
+log = logs.get("spool")
 
 
 @dataclass(slots=True)
@@ -23,13 +26,16 @@ class Put:
 
 
 class Puts:
-    """The writer's `Together` for puts: one sync for all large bodies, then one statement a table for all rows."""
+    """The writer's `Together` for puts: one sync for all large bodies, then one statement a table for all rows, which are
+    entered in the ledger before anything else is done with it. `stuck` is why that last could not be done ("": it could).
+    """
 
     light = LARGE
 
     def __init__(self, directory: Path, hint: Callable[[], None]) -> None:
         self._appender = Appender(directory)
         self._hint = hint
+        self.stuck = ""
         self._kept = False
 
     def prepare(self, items: Sequence[Put]) -> None:
@@ -47,6 +53,18 @@ class Puts:
         """Inserts the rows; returns the messages' ids."""
         self._kept = True
         return messages.put_all(connection, [(put.message, put.arrivals, put.crc32, put.place) for put in items])
+
+    def complete(self, connection: Connection) -> None:
+        """Enters the oldest mails that are not in the ledger yet. Raises what keeps them from being entered, and tells it
+        once: they wait."""
+        try:
+            entering.enter(connection)
+        except Exception as error:
+            told, self.stuck = self.stuck, f"{type(error).__name__}: {error}"
+            if told != self.stuck:
+                log.error("mails that came in cannot be entered in the ledger", error=self.stuck)
+            raise
+        self.stuck = ""
 
     def ended(self, *, kept: bool) -> None:
         """Lets go of full segments, and tells whoever waits for work. What no row will ever speak of is left for the sweep,

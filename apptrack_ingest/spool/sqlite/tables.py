@@ -10,7 +10,8 @@ from pathlib import Path
 
 from apptrack_ingest.errors import SpoolUnavailable
 from apptrack_ingest.spool.derived import Rule, rules
-from apptrack_ingest.spool.sqlite import bodies, flat
+from apptrack_ingest.spool.sqlite import bodies, entering, flat
+from apptrack_ingest.spool.sqlite.entering import ENTERED
 from apptrack_ingest.spool.sqlite.migrations import statements
 from apptrack_ingest.spool.tables import Row, Table
 
@@ -22,7 +23,8 @@ MOST_FINDINGS = 100
 
 _PLACES = (
     Rule(
-        "SELECT message_id FROM bodies INTERSECT SELECT message_id FROM stored",
+        "SELECT message_id FROM (SELECT id AS message_id FROM puts WHERE raw IS NOT NULL"
+        " UNION ALL SELECT message_id FROM bodies UNION ALL SELECT message_id FROM stored) GROUP BY 1 HAVING count(*) > 1",
         "message {0}: its bytes are kept in two places",
     ),
     Rule(
@@ -86,11 +88,18 @@ class SqliteTables:
 
     @property
     def kept(self) -> str:
-        return "SELECT message_id FROM bodies UNION ALL SELECT message_id FROM stored"
+        return (
+            f"SELECT id AS message_id FROM puts WHERE id <= {ENTERED} UNION SELECT message_id FROM bodies"
+            f" UNION SELECT message_id FROM stored WHERE message_id <= {ENTERED}"
+        )
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         return (*rules(tallies=flat.TALLIED, hour=flat.HOUR, late=0), *_PLACES)
+
+    async def complete(self) -> None:
+        with self._told() as connection:
+            entering.enter_all(connection)
 
     async def columns(self) -> Mapping[str, Sequence[str]]:
         with self._told() as connection:

@@ -155,7 +155,7 @@ def test_what_cannot_be_copied_is_named(tmp_path: Path, data: Path) -> None:
 
 def test_what_is_damaged_is_left_out_when_told_to(tmp_path: Path, data: Path) -> None:
     config, target = configuration(tmp_path), tmp_path / "new" / "spool.sqlite3"
-    damage(data / "spool.sqlite3", "DELETE FROM bodies WHERE message_id IN (4, 6)")
+    damage(data / "spool.sqlite3", "DELETE FROM puts WHERE id IN (4, 6)")
     assert "with --leave-damaged" in run(config, "spool", "copy", "--to", target, code=1).stderr
     said = run(config, "spool", "copy", "--to", target, "--leave-damaged").stdout
     assert f"{len(BODIES) - 2} mails" in said and "the mails of 2 applications (4, 6) are missing" in said
@@ -257,7 +257,7 @@ def test_a_backup_replaces_nothing_unasked_and_leaves_nothing_half_done(tmp_path
 def test_a_backup_of_a_damaged_spool_is_made_and_says_what_is_damaged(tmp_path: Path, data: Path) -> None:
     config, file = configuration(tmp_path), tmp_path / "restored" / "spool.sqlite3"
     file.parent.mkdir()
-    damage(data / "spool.sqlite3", "DELETE FROM bodies WHERE message_id = 4")
+    damage(data / "spool.sqlite3", "DELETE FROM puts WHERE id = 4")
     done = run(config, "spool", "backup", file, code=5)
     assert f"{len(BODIES)} applications and {len(BODIES) - 1} mails" in done.stdout
     assert "the mail of application 4 is missing or damaged in the spool itself" in done.stderr
@@ -268,8 +268,8 @@ def test_what_is_damaged_replaces_no_earlier_backup(tmp_path: Path, data: Path) 
     config, file = configuration(tmp_path), tmp_path / "backup.sqlite3"
     run(config, "spool", "backup", file)
     whole = file.read_bytes()
-    damage(data / "spool.sqlite3", "DELETE FROM bodies WHERE message_id = 4")
-    damage(data / "spool.sqlite3", "UPDATE bodies SET raw = x'00' WHERE message_id = 6")
+    damage(data / "spool.sqlite3", "DELETE FROM puts WHERE id = 4")
+    damage(data / "spool.sqlite3", "UPDATE puts SET raw = x'00' WHERE id = 6")
     for _ in range(2):
         done = run(config, "spool", "backup", file, "--force", code=5)
         assert done.stdout.startswith(f"{file}.damaged: ")
@@ -301,7 +301,7 @@ def test_the_applications_of_a_damaged_mail_are_named(tmp_path: Path) -> None:
         await spool.close()
 
     asyncio.run(put())
-    damage(where, "UPDATE bodies SET raw = x'00' WHERE message_id = 2")
+    damage(where, "UPDATE puts SET raw = x'00' WHERE id = 2")
     config = configuration(tmp_path)
     assert "(application 3, 4)" in run(config, "spool", "check", code=1).stdout
     assert "applications (3, 4)" in run(config, "spool", "backup", tmp_path / "b", code=5).stderr
@@ -316,7 +316,7 @@ def test_a_backup_that_lost_something_of_its_own_is_not_kept(
 
     def losing(copy: sqlite3.Connection, live: sqlite3.Connection) -> bodies.Gathered:
         gathered = gather(copy, live)
-        copy.execute("DELETE FROM bodies WHERE message_id = 4")
+        copy.execute("DELETE FROM puts WHERE id = 4")
         return gathered
 
     monkeypatch.setattr(bodies, "gather", losing)

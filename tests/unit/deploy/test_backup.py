@@ -95,6 +95,12 @@ def applicants(database: Path) -> list[int]:
         return sorted(row[0] for row in connection.execute("SELECT applicant_id FROM applications"))
 
 
+def put(database: Path) -> int:
+    """How many mails were put into a spool, whether they are in its ledger yet or not."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return int(connection.execute("SELECT count(*) FROM puts").fetchone()[0])
+
+
 async def oldest_raw(database: Path) -> bytes:
     spool = open_spool(database)
     try:
@@ -134,7 +140,7 @@ def test_a_restore_leaves_nothing_of_the_broken_spool_in_place(writer: Writer, t
     assert asyncio.run(oldest_raw(data / "spool.sqlite3")).startswith(b"X-iTrackID: 1\r\n")
     assert (data / "spool.sqlite3").stat().st_mode & 0o777 == 0o600
     aside = next(data.glob("before-restore.*"))
-    assert len(applicants(aside / "spool.sqlite3")) > len(kept), "what was there is kept whole, for a last look"
+    assert put(aside / "spool.sqlite3") > len(kept), "what was there is kept whole, for a last look"
 
 
 def test_a_restore_works_into_an_empty_place(tmp_path: Path) -> None:

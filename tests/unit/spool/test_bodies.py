@@ -19,13 +19,14 @@ from apptrack_ingest.errors import NotFound, SpoolUnavailable
 from apptrack_ingest.lifecycle import Event
 from apptrack_ingest.model import Arrival, Message, State
 from apptrack_ingest.spool.contract import Action, Filter
-from apptrack_ingest.spool.sqlite import SqliteSpool, bodies, messages, open_spool, segments
+from apptrack_ingest.spool.sqlite import SqliteSpool, bodies, entering, messages, open_spool, segments
 from apptrack_ingest.spool.sqlite.bodies import LARGE
 from apptrack_ingest.spool.sqlite.connection import connect
 from apptrack_ingest.spool.sqlite.segments import Appender, Place
 
 Mail = Callable[..., Message]
 SECRET = b"Very Private Person "
+KEPT = "SELECT id, raw FROM puts WHERE raw IS NOT NULL UNION ALL SELECT message_id, raw FROM bodies"
 
 
 def large(n: int = 0, size: int = LARGE) -> bytes:
@@ -46,7 +47,9 @@ async def finish(spool: SqliteSpool, *applications: int) -> None:
 
 @contextlib.contextmanager
 def looking_into(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of one's own to a database in which all that was put is entered."""
     with contextlib.closing(connect(database, 10)) as connection:
+        entering.enter_all(connection)
         yield connection
 
 
@@ -162,7 +165,7 @@ async def test_damage_is_told_and_never_handed_over(database: Path, spool: Sqlit
         opened.seek(places(database)[beside].start + 5)
         opened.write(b"?")
     with looking_into(database) as connection:
-        connection.execute("UPDATE bodies SET raw = ?", (b"smalL",))
+        connection.execute("UPDATE puts SET raw = ? WHERE id = ?", (b"smalL", small))
     for message_id, where in ((small, "the database"), (beside, file.name)):
         with pytest.raises(NotFound, match=f"message {message_id} is missing from or damaged in {where}"):
             await spool.raw(message_id)
@@ -511,7 +514,7 @@ async def test_a_copy_is_made_whole(database: Path, spool: SqliteSpool, tmp_path
             assert bodies.gather(copy, live) == (1, [3])
             assert bodies.directory_of(copy).name != bodies.directory_of(live).name
     with contextlib.closing(sqlite3.connect(file)) as copy:
-        assert dict(copy.execute("SELECT message_id, raw FROM bodies")) == {1: b"small", 2: large(1)}
+        assert dict(copy.execute(KEPT)) == {1: b"small", 2: large(1)}
 
 
 async def test_what_is_damaged_is_so_in_a_copy(database: Path, spool: SqliteSpool, tmp_path: Path, mail: Mail) -> None:
@@ -523,13 +526,13 @@ async def test_what_is_damaged_is_so_in_a_copy(database: Path, spool: SqliteSpoo
         opened.write(b"?")
         opened.truncate(places(database)[cut].start)
     with looking_into(database) as live:
-        live.execute("UPDATE bodies SET raw = ?", (b"smalL",))
+        live.execute("UPDATE puts SET raw = ? WHERE id = ?", (b"smalL", small))
         live.execute("VACUUM INTO ?", (str(tmp_path / "copy"),))
         with looking_into(tmp_path / "copy") as copy:
             assert bodies.gather(copy, live) == (3, [])
             assert bodies.damaged_in(copy) == [small, changed, cut]
             assert bodies.fetch(copy, whole) == raws[1]
-            kept = dict(copy.execute("SELECT message_id, raw FROM bodies"))
+            kept = dict(copy.execute(KEPT))
     assert kept == {small: b"smalL", whole: raws[1], changed: b"?" + raws[2][1:]}
 
 
@@ -559,8 +562,8 @@ async def test_old_rows_without_a_checksum_are_held_against_their_digest(
         for number, raw in ((whole, b"whole"), (changed, b"three"), (cut, b"four")):
             digest = hashlib.sha256(raw).hexdigest()
             connection.execute("UPDATE messages SET crc32 = NULL, sha256 = ? WHERE id = ?", (digest, number))
-        connection.execute("UPDATE bodies SET raw = ? WHERE message_id = ?", (b"thr33", changed))
-        connection.execute("UPDATE bodies SET raw = ? WHERE message_id = ?", (b"f", cut))
+        connection.execute("UPDATE puts SET raw = ? WHERE id = ?", (b"thr33", changed))
+        connection.execute("UPDATE puts SET raw = ? WHERE id = ?", (b"f", cut))
         assert bodies.damaged_in(connection) == [changed, cut]
 
 

@@ -225,8 +225,9 @@ class Numbers:
     def __init__(self) -> None:
         self.prepared: list[list[int]] = []
         self.runs: list[list[int]] = []
-        self.endings = 0
+        self.endings = self.completed = 0
         self.fails: Exception | None = None
+        self.incomplete: Exception | None = None
 
     def prepare(self, items: Sequence[int]) -> None:
         self.prepared.append(list(items))
@@ -237,6 +238,12 @@ class Numbers:
         self.runs.append(list(items))
         connection.executemany("INSERT INTO numbers VALUES (?)", [(n,) for n in items])
         return [10 * n for n in items]
+
+    def complete(self, connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE numbers SET n = n + 1000 WHERE n BETWEEN 900 AND 999")
+        if self.incomplete is not None:
+            raise self.incomplete
+        self.completed += 1
 
     def ended(self, *, kept: bool) -> None:
         self.endings += 1
@@ -275,6 +282,43 @@ async def test_an_item_at_fault_fails_alone(bench: Bench, numbers: Numbers) -> N
     assert isinstance(results[1], sqlite3.IntegrityError)
     assert bench.numbers() == [0, 1, 2]
     assert bench.count("COMMIT") == 2
+
+
+async def test_what_was_left_for_later_is_done_before_operations_and_not_for_items_alone(
+    bench: Bench, numbers: Numbers
+) -> None:
+    assert await bench.committer.add(901, 1) == 9010
+    assert (bench.numbers(), numbers.completed) == ([901], 0)
+    assert await bench.committer.do(lambda c: [n for (n,) in c.execute("SELECT n FROM numbers")]) == [1901]
+    assert (bench.numbers(), numbers.completed) == ([1901], 1)
+
+
+async def test_it_is_done_again_where_an_operation_was_at_fault(bench: Bench, numbers: Numbers) -> None:
+    def at_fault(connection: sqlite3.Connection) -> None:
+        raise LookupError("no such thing")
+
+    await bench.committer.add(901, 1)
+    tasks = await bench.behind_a_busy_one(at_fault, insert(2))
+    bench.go_on.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), LookupError, int]
+    assert bench.numbers() == [0, 2, 1901]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [sqlite3.OperationalError("database or disk is full"), sqlite3.IntegrityError("NOT NULL constraint failed")],
+)
+async def test_what_cannot_be_done_of_it_takes_no_operation_along(
+    bench: Bench, numbers: Numbers, fault: Exception
+) -> None:
+    await bench.committer.add(901, 1)
+    numbers.incomplete = fault
+    assert await bench.committer.do(insert(2)) == 2
+    assert bench.numbers() == [2, 901]
+    numbers.incomplete = None
+    assert await bench.committer.do(insert(3)) == 3
+    assert bench.numbers() == [2, 3, 1901]
 
 
 async def test_an_item_that_cannot_be_prepared_fails_alone(bench: Bench, numbers: Numbers) -> None:

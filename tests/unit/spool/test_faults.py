@@ -24,7 +24,7 @@ from apptrack_ingest.spool.sqlite import SqliteSpool, open_spool
 
 HERE = Path(__file__).parent
 Mail = Callable[..., Message]
-BODIES = "(SELECT message_id FROM bodies UNION ALL SELECT message_id FROM stored)"
+BODIES = "(SELECT id FROM puts WHERE raw IS NOT NULL UNION ALL SELECT message_id FROM stored)"
 
 
 async def put(spool: SqliteSpool, message: Message, applicant_id: int = 7) -> int:
@@ -260,6 +260,7 @@ async def test_a_lock_past_the_time_is_told_and_recovered_from(
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
     spool = open_spool(database)
     await put(spool, mail(), 1)
+    assert await applicants(spool) == [1]
     with locked(database) as let_go:
         puts = [put(spool, mail(), n) for n in range(2, 6)]
         results = await asyncio.gather(*puts, spool.check_writable(), return_exceptions=True)

@@ -106,7 +106,7 @@ def test_a_new_database_takes_every_step_and_an_up_to_date_one_none(tmp_path: Pa
         assert migrations.migrate(connection) == (newest, newest)
     tables = {"messages", "bodies", "applications", "reports", "attempts", "actions", "pauses", "marks"}
     tables |= {"orders", "forgotten", "tallies", "hours", "rerouted"}
-    tables |= {"stored", "emptied", "swept", "bodies_directory"}
+    tables |= {"stored", "emptied", "swept", "bodies_directory", "puts"}
     assert schema_of(tmp_path / "new") == (newest, tables)
 
 

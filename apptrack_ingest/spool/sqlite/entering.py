@@ -1,0 +1,101 @@
+"""Enters in the ledger what was put: a mail is one row at first, and all the rows that the ledger has of it a little later.
+
+A message with its applications changes some twenty pages of tables and indexes, most of them the same for one mail as for
+fifty; a group of four mails took more CPU and time for those than for everything else of its commit. So a put writes one
+row (`puts`), and whoever comes next to look at the ledger or to change it enters what is there by then, many at a time. The
+row is as durable as the ledger, and its id is the message's from the beginning.
+
+What was entered has ids up to the highest that the table `messages` ever had, and nothing behind that was. The row stays
+where it is: it holds the bytes of a small mail, until they are erased.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from apptrack_ingest.model import Arrival
+
+MOST_AT_ONCE = 128
+"""Messages entered in one transaction: a few milliseconds, for which others wait."""
+
+ENTERED = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0)"
+"""SQL: the highest id that was entered."""
+
+_LAST_ID = f"SELECT max(coalesce((SELECT max(id) FROM puts), 0), {ENTERED})"  # noqa: S608 - only our own constants
+
+_NEWEST = f"SELECT max(id) FROM puts WHERE id > {ENTERED}"  # noqa: S608 - the same
+
+_NEXT = f"""
+SELECT e.last, (SELECT max(id) FROM (SELECT id FROM puts WHERE id > e.last ORDER BY id LIMIT {MOST_AT_ONCE}))
+FROM (SELECT {ENTERED} AS last) e
+"""  # noqa: S608 - the same
+
+_ENTER = (
+    """
+INSERT INTO messages
+    (id, received_at, sender, recipients, peer, helo, smtputf8, size, sha256, evidence, warnings, crc32)
+SELECT id, received_at, sender, recipients, peer, helo, smtputf8, size, '', evidence, warnings, crc32
+FROM puts WHERE id > :after AND id <= :upto ORDER BY id
+""",
+    """
+INSERT INTO applications (message_id, account, applicant_id, trusted, trust_note, received_at, due_at)
+SELECT p.id, a.value ->> 0, a.value ->> 1, a.value ->> 2, a.value ->> 3, p.received_at, p.received_at
+FROM puts p CROSS JOIN json_each(p.applications) a WHERE p.id > :after AND p.id <= :upto ORDER BY p.id, a.key
+""",
+)
+
+_encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_LARGEST = 2**63 - 1
+
+
+def written(arrivals: Sequence[Arrival]) -> str:
+    """A message's applications as a row of `puts` has them. OverflowError for an id that SQLite could not keep."""
+    return _encoded([_written(each) for each in arrivals])
+
+
+def _written(arrival: Arrival) -> tuple[str | None, int | None, int, str]:
+    if not -_LARGEST <= (arrival.applicant_id or 0) <= _LARGEST:
+        raise OverflowError("the applicant id is larger than SQLite can keep")
+    # SQLite's JSON ends a text at a NUL.
+    note = arrival.trust_note.replace("\0", "\ufffd")
+    return arrival.account, arrival.applicant_id, int(arrival.trusted), note
+
+
+def last_id(connection: sqlite3.Connection) -> int:
+    """The highest id that a message ever had; 0 where there was none. Within a transaction that writes, the next is free."""
+    return int(connection.execute(_LAST_ID).fetchone()[0])
+
+
+def entered(connection: sqlite3.Connection) -> int:
+    """The id up to which all messages are entered."""
+    return int(connection.execute(f"SELECT {ENTERED}").fetchone()[0])
+
+
+def newest(connection: sqlite3.Connection) -> int:
+    """The highest id of a message that is not entered yet; 0 where all are."""
+    return int(connection.execute(_NEWEST).fetchone()[0] or 0)
+
+
+def enter(connection: sqlite3.Connection) -> bool:
+    """Enters the oldest that are not entered yet, MOST_AT_ONCE at most, in the caller's transaction; whether there were
+    any."""
+    after, upto = connection.execute(_NEXT).fetchone()
+    if upto is None:
+        return False
+    for statement in _ENTER:
+        connection.execute(statement, {"after": after, "upto": upto})
+    return True
+
+
+def enter_all(connection: sqlite3.Connection) -> None:
+    """Enters everything; commits by itself, for others wait meanwhile."""
+    more = True
+    while more:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            more = enter(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
