@@ -92,6 +92,14 @@ INSERT INTO attempts (application_id, kind, number, token, worker, started_at, e
     WHERE settled_at IS NOT NULL ORDER BY id
 """
 
+AS_PUT = (
+    "INSERT INTO puts (id, received_at, sender, recipients, peer, helo, smtputf8, size, evidence, warnings, crc32,"
+    " applications, raw) SELECT m.id, m.received_at, m.sender, m.recipients, m.peer, m.helo, m.smtputf8, m.size, '[]', '[]',"
+    " 0, '[]', b.raw FROM messages m JOIN bodies b ON b.message_id = m.id",
+    "DELETE FROM bodies",
+)
+"""Has bodies where a put leaves them."""
+
 # --- questions -------------------------------------------------------------------------------------------------------
 
 WORK = {"worker": "bench", "now": 9e9, "lease": 60.0, "limit": SHOWN}
@@ -310,6 +318,8 @@ async def in_sqlite(directory: Path, rows: int) -> AsyncIterator[Spool]:
         connection.execute("COMMIT")
     await sqlite.open_spool(path).close()
     with contextlib.closing(connect(path, 10.0)) as connection:
+        for statement in AS_PUT:
+            connection.execute(statement)
         known = Rows(rows)
 
         def work(name: str) -> None:

@@ -85,6 +85,10 @@ class Stages:
             message = Message(envelope, time.time(), raws[number])
             await spool.put(message, [Arrival("bench", 40_000_000 + number, True)])
 
+        async def enter(number: int) -> None:
+            if number == 0:  # all of them, a hundred at a time
+                await spool.load()
+
         async def claim(_: int) -> None:
             claims.extend(await spool.claim(worker="w", now=time.time(), lease=60.0, limit=1))
 
@@ -101,6 +105,7 @@ class Stages:
             await spool.settle_report(reports[number], settlement, now=time.time())
 
         self.costs["spool: put"] = await cost(put, self.many)
+        self.costs["spool: enter"] = await cost(enter, self.many)
         self.costs["spool: claim"] = await cost(claim, self.many)
         self.costs["spool: read the mail"] = await cost(lambda n: spool.raw(claims[n].message_id), self.many)
         self.costs["spool: settle"] = await cost(settle, self.many)

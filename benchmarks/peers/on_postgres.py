@@ -36,9 +36,8 @@ class OursOnPostgres(Ours):
         pid = int((self.server.data / "postmaster.pid").read_text().splitlines()[0])
         return (*super().roots, pid)
 
-    def not_entered(self) -> int:
-        """A put is in the ledger from its commit on."""
-        return 0
+    def kept(self) -> int | None:
+        return sum(self.states().values())
 
     def _counts(self, table: str) -> dict[str, int]:
         lines = self.server.sql(f"SELECT state, count(*) FROM {table} GROUP BY state", self.name_of_database).split()  # noqa: S608

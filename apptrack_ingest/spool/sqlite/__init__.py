@@ -56,8 +56,11 @@ from apptrack_ingest.spool.tables import COPYING, unfinished
 
 T = TypeVar("T")
 
-PATIENCE = 5.0
-"""How long a question waits for what was put to be entered in the ledger."""
+PATIENCE = 1.0
+"""Seconds for which a question about what is in the ledger waits for other mail to be entered there."""
+
+INCREMENTAL = 2
+"""SQLite's number for auto_vacuum = INCREMENTAL."""
 
 BUSY_SECONDS = 10.0
 """How long a commit waits for another process's; beyond it the database counts as locked."""
@@ -82,7 +85,9 @@ def make_fit(database: Path, *, copying: bool = False) -> Path:
             # Never opened where it exists: to close a file drops the locks of all its connections in this process (fcntl).
             os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         with _one_opens(database), contextlib.closing(_connect(database)) as connection:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            # To say it again writes to the file, which a full disk does not let happen.
+            if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != INCREMENTAL:
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             migrate(connection)
             if not copying and marks.starting(connection, COPYING):
@@ -136,14 +141,23 @@ class SqliteSpool(Decisions):
         self._erased = False  # since the log was emptied
 
     async def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Asks with all that was put entered in the ledger before, unless that takes too long."""
+        """Asks with all that was put before entered in the ledger. Raises SpoolUnavailable where it cannot be: an answer
+        that leaves out accepted mail is worse than none."""
         found = await self._look(lambda c: _NotEntered(newest) if (newest := entering.newest(c)) else question(c))
         if not isinstance(found, _NotEntered):
             return found
-        task = asyncio.ensure_future(self._enter(found.newest))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        await ends_within(task, PATIENCE)
+        await self._enter(found.newest)
+        return await self._look(question)
+
+    async def _read_known(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Asks about what is in the ledger; answered even where the rest cannot be entered."""
+        newest = await self._look(entering.newest)
+        if newest:
+            task = asyncio.ensure_future(self._enter(newest))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody has to be told
+            await ends_within(task, PATIENCE)
         return await self._look(question)
 
     async def _look(self, question: Callable[[sqlite3.Connection], T]) -> T:
@@ -151,13 +165,16 @@ class SqliteSpool(Decisions):
         return await self._reader.ask(question)
 
     async def _enter(self, newest: int) -> None:
-        """Enters what was put, up to this message. Where that cannot be done, which the log says, all the rest can be read
-        nevertheless."""
+        """Enters what was put, up to this message. Raises SpoolUnavailable where that cannot be done."""
         before, last = -1, 0
-        with contextlib.suppress(SpoolUnavailable):
-            while before < last < newest or before < 0:
-                # Every operation of the writer is preceded by it.
-                before, last = last, await self._writer.do(entering.entered)
+        while before < last < newest or before < 0:
+            # Every operation of the writer is preceded by it.
+            before, last = last, await self._writer.do(entering.entered)
+        if last < newest:
+            raise SpoolUnavailable(
+                f"mails that came in last are safe, but cannot be entered in the ledger: {self._puts.stuck or 'unknown'};"
+                " make room on its disk, or see what `apptrack-ingest spool check` finds"
+            )
 
     async def prepare(self) -> None:
         await self._look(version_of)
@@ -214,7 +231,7 @@ class SqliteSpool(Decisions):
         return await self._look(found)
 
     async def raw(self, message_id: int) -> bytes:
-        return await self._read(lambda c: bodies.fetch(c, message_id, self._directory))
+        return await self._read_known(lambda c: bodies.fetch(c, message_id, self._directory))
 
     async def settle(self, claim: Claim, settlement: Settlement, *, now: float) -> None:
         await self._writer.do(lambda c: hand_off.settle(c, claim, settlement, now=now))
@@ -256,7 +273,7 @@ class SqliteSpool(Decisions):
     async def next_due(
         self, *, now: float, accounts: Collection[str], full: Collection[str] = (), untrusted: bool = True
     ) -> Due:
-        return await self._read(
+        return await self._read_known(
             lambda c: counts.next_due(c, now=now, accounts=accounts, full=full, untrusted=untrusted)
         )
 
@@ -309,7 +326,7 @@ class SqliteSpool(Decisions):
         return await self._read(lambda c: people.count(c, wanted))
 
     async def story(self, application_id: int) -> Story:
-        return await self._read(lambda c: people.story(c, application_id))
+        return await self._read_known(lambda c: people.story(c, application_id))
 
     async def backlog(self) -> Backlog:
         return await self._read(lambda c: counts.backlog(c, now=self._clock()))
@@ -351,11 +368,7 @@ class SqliteSpool(Decisions):
 
     async def check_writable(self) -> None:
         await self.set_mark("writable", self._clock())
-        if self._puts.stuck:
-            raise SpoolUnavailable(
-                f"mails that came in cannot be entered in the ledger: {self._puts.stuck};"
-                " `apptrack-ingest spool check` tells what is wrong with the spool"
-            )
+        await self._read(entering.entered)
 
     async def close(self) -> None:
         await self._writer.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apptrack_ingest.errors import NotAllowed, SpoolError, SpoolUnavailable
-from apptrack_ingest.spool.sqlite import bodies, messages
+from apptrack_ingest.spool.sqlite import bodies, entering, messages
 from apptrack_ingest.spool.sqlite.tables import connect
 
 
@@ -71,6 +71,8 @@ def _remove(part: Path) -> None:
 def _written(database: Path, part: Path) -> Saved:
     with contextlib.closing(connect(database)) as live:
         live.execute("VACUUM INTO ?", (str(part),))
+        with contextlib.suppress(sqlite3.Error):
+            entering.enter_all(live)  # what is in the copy is looked for there
         with contextlib.closing(connect(part)) as copy:
             for message_id in bodies.gather(copy, live).gone:
                 messages.erase(copy, message_id, now=time.time())

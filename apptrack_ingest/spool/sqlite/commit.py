@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from apptrack_ingest.errors import SpoolUnavailable
@@ -47,6 +46,12 @@ class Together(Protocol):
 
     def complete(self, connection: sqlite3.Connection) -> None:
         """Does within the transaction, before its operations, what `run` left for later, or a part of it."""
+
+    def completed(self) -> None:
+        """That was committed."""
+
+    def incomplete(self, error: BaseException) -> bool:
+        """That could not be committed by itself, nor could others with it: whether a smaller part may be."""
 
     def ended(self, *, kept: bool) -> None:
         """Called when all that was prepared is committed or given up; `kept` where nothing was given up. Raises nothing."""
@@ -196,13 +201,22 @@ class GroupCommitter:
         if _is_lock(error) or (len(jobs) == 1 and not (operations and self._together)):
             _fail(jobs, error)
             return
-        if operations and self._together is not None:
-            self._tried([])
+        # Where what was left for later cannot be done by itself either, it may be to blame for all.
+        blamed = operations and self._together is not None and not self._completed_alone(self._together)
+        if blamed and self._tried(jobs, alone=True) is None:
+            return
         for job in jobs:
             job.error = None
             error = self._tried([job], alone=True)
             if error is not None:
                 _fail([job], error)
+
+    def _completed_alone(self, together: Together) -> bool:
+        """Does what was left for later by itself; less of it where all is too much for what is left of the disk."""
+        error = self._tried([])
+        while error is not None and not _is_lock(error) and together.incomplete(error):
+            error = self._tried([])
+        return error is None
 
     def _tried(self, jobs: list[_Job], late: list[_Job] | None = None, *, alone: bool = False) -> BaseException | None:
         """Commits the jobs and, put into `late`, those that come while they wait for their turn; or undoes them all and
@@ -227,11 +241,15 @@ class GroupCommitter:
                 self._prepare(late)
                 jobs = [*jobs, *late]
             connection.execute("BEGIN IMMEDIATE")
-            if not self._run_all(connection, jobs, alone):
+            completes = not alone and (not jobs or any(job.operation for job in jobs))
+            completed = self._together if completes else None
+            if not self._run_all(connection, jobs, completed):
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
-                self._run_each(connection, jobs, alone)
+                self._run_each(connection, jobs, completed)
             connection.execute("COMMIT")
+        if completed is not None:
+            completed.completed()
         for job in jobs:
             job.done = job.error is None
         self._around.committed(connection, len(jobs))
@@ -245,15 +263,16 @@ class GroupCommitter:
         if added and self._together is not None:
             self._together.prepare(added)
 
-    def _run_all(self, connection: sqlite3.Connection, jobs: list[_Job], alone: bool) -> bool:
-        """Runs all jobs, items first; False, with all to be undone, where one of them is at fault, which is rare."""
+    def _run_all(self, connection: sqlite3.Connection, jobs: list[_Job], completed: Together | None) -> bool:
+        """Runs all jobs, items first; False, with all to be undone, where one of them is at fault, which is rare. What
+        `completed` left for later comes between the two."""
         added = [job for job in jobs if job.operation is None]
         try:
             if added:
                 for job, result in zip(added, self._together_run(connection, added), strict=True):
                     job.result = result
-            if not alone and self._together is not None and (len(added) < len(jobs) or not jobs):
-                self._together.complete(connection)
+            if completed is not None:
+                completed.complete(connection)
             for job in jobs:
                 if job.operation is not None:
                     job.result = job.operation(connection)
@@ -263,37 +282,27 @@ class GroupCommitter:
             return False
         return True
 
-    def _run_each(self, connection: sqlite3.Connection, jobs: list[_Job], alone: bool) -> None:
+    def _run_each(self, connection: sqlite3.Connection, jobs: list[_Job], completed: Together | None) -> None:
         """The same with a savepoint for each job, so that one that is at fault undoes itself alone."""
-        added = [job for job in jobs if job.operation is None]
-        for job in added:
-            job.error = self._by_itself(connection, partial(self._run_added, connection, job))
-        if not alone and self._together is not None:
-            self._by_itself(connection, partial(self._together.complete, connection))
+        for job in jobs:
+            if job.operation is None:
+                self._run_one(connection, job)
+        if completed is not None:
+            completed.complete(connection)
         for job in jobs:
             if job.operation is not None:
-                job.error = self._by_itself(connection, partial(self._run_one, connection, job))
-
-    def _by_itself(self, connection: sqlite3.Connection, run: Callable[[], None]) -> Exception | None:
-        """Runs one thing, or undoes it and returns what it is at fault."""
-        error = None
-        connection.execute("SAVEPOINT operation")
-        try:
-            run()
-        except Exception as own:
-            if not _is_own(own):
-                raise
-            error = own
-            connection.execute("ROLLBACK TO operation")
-        connection.execute("RELEASE operation")
-        return error
-
-    def _run_added(self, connection: sqlite3.Connection, job: _Job) -> None:
-        [job.result] = self._together_run(connection, [job])
+                self._run_one(connection, job)
 
     def _run_one(self, connection: sqlite3.Connection, job: _Job) -> None:
-        assert job.operation is not None
-        job.result = job.operation(connection)
+        connection.execute("SAVEPOINT operation")
+        try:
+            job.result = job.operation(connection) if job.operation else self._together_run(connection, [job])[0]
+        except Exception as error:
+            if not _is_own(error):
+                raise
+            job.error = error
+            connection.execute("ROLLBACK TO operation")
+        connection.execute("RELEASE operation")
 
     def _together_run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> Sequence[Any]:
         assert self._together is not None

@@ -101,6 +101,7 @@ class Decisions(Pausing):
     async def forget(
         self, address: str, applications: Collection[int], *, actor: str, note: str, now: float
     ) -> Forgotten:
+        await self._read(lambda _: None)  # many are entered a few at a time
         left = await self._writer.do(
             lambda c: forgetting.forget(c, address, applications, actor=actor, note=note, now=now)
         )

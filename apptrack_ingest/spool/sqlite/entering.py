@@ -18,7 +18,10 @@ from apptrack_ingest.model import Arrival
 MOST_AT_ONCE = 128
 """Messages entered in one transaction: a few milliseconds, for which others wait."""
 
-ENTERED = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0)"
+ENTERED = (
+    "max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0),"
+    " coalesce((SELECT max(id) FROM messages), 0))"
+)
 """SQL: the highest id that was entered."""
 
 _LAST_ID = f"SELECT max(coalesce((SELECT max(id) FROM puts), 0), {ENTERED})"  # noqa: S608 - only our own constants
@@ -26,7 +29,7 @@ _LAST_ID = f"SELECT max(coalesce((SELECT max(id) FROM puts), 0), {ENTERED})"  # 
 _NEWEST = f"SELECT max(id) FROM puts WHERE id > {ENTERED}"  # noqa: S608 - the same
 
 _NEXT = f"""
-SELECT e.last, (SELECT max(id) FROM (SELECT id FROM puts WHERE id > e.last ORDER BY id LIMIT {MOST_AT_ONCE}))
+SELECT e.last, (SELECT max(id) FROM (SELECT id FROM puts WHERE id > e.last ORDER BY id LIMIT ?))
 FROM (SELECT {ENTERED} AS last) e
 """  # noqa: S608 - the same
 
@@ -39,10 +42,15 @@ FROM puts WHERE id > :after AND id <= :upto ORDER BY id
 """,
     """
 INSERT INTO applications (message_id, account, applicant_id, trusted, trust_note, received_at, due_at)
-SELECT p.id, a.value ->> 0, a.value ->> 1, a.value ->> 2, a.value ->> 3, p.received_at, p.received_at
-FROM puts p CROSS JOIN json_each(p.applications) a WHERE p.id > :after AND p.id <= :upto ORDER BY p.id, a.key
+SELECT e.id, e.one ->> 0, e.one ->> 1, coalesce(e.one ->> 2, 0), coalesce(e.one ->> 3, ''), e.received_at, e.received_at
+FROM (SELECT p.id, p.received_at, iif(a.type = 'array', a.value, :unreadable) AS one FROM puts p CROSS JOIN json_each(
+          iif(json_valid(p.applications), iif(json_array_length(p.applications) > 0, p.applications, :only), :only)) a
+      WHERE p.id > :after AND p.id <= :upto ORDER BY p.id, a.key) e
 """,
 )
+
+# What is damaged goes to nobody in particular, and so to a person; it must not keep what came behind it from being entered.
+_UNREADABLE = '[null,null,0,"the spool was damaged: what was noted of it when it came cannot be read"]'
 
 _encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _LARGEST = 2**63 - 1
@@ -76,24 +84,25 @@ def newest(connection: sqlite3.Connection) -> int:
     return int(connection.execute(_NEWEST).fetchone()[0] or 0)
 
 
-def enter(connection: sqlite3.Connection) -> bool:
-    """Enters the oldest that are not entered yet, MOST_AT_ONCE at most, in the caller's transaction; whether there were
-    any."""
-    after, upto = connection.execute(_NEXT).fetchone()
+def enter(connection: sqlite3.Connection, most: int = MOST_AT_ONCE) -> bool:
+    """Enters the oldest that are not entered yet, so many at most, in the caller's transaction; whether there were any."""
+    after, upto = connection.execute(_NEXT, (most,)).fetchone()
     if upto is None:
         return False
     for statement in _ENTER:
-        connection.execute(statement, {"after": after, "upto": upto})
+        values = {"after": after, "upto": upto, "unreadable": _UNREADABLE, "only": f"[{_UNREADABLE}]"}
+        connection.execute(statement, {name: value for name, value in values.items() if f":{name}" in statement})
     return True
 
 
 def enter_all(connection: sqlite3.Connection) -> None:
-    """Enters everything; commits by itself, for others wait meanwhile."""
-    more = True
-    while more:
+    """Enters all that was put before; commits by itself, for others wait meanwhile. Takes no lock where there is nothing to
+    enter."""
+    upto = newest(connection)
+    while entered(connection) < upto:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            more = enter(connection)
+            enter(connection)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -240,6 +240,15 @@ WHEN EXISTS (SELECT 1 FROM puts p WHERE p.id = NEW.id
 BEGIN
     SELECT raise(ABORT, 'another mail was put under this id');
 END;
+-- Erased is erased, whoever does it.
+CREATE TRIGGER messages_erased_puts AFTER UPDATE OF erased_at ON messages WHEN NEW.erased_at IS NOT NULL
+BEGIN
+    DELETE FROM puts WHERE id = NEW.id;
+END;
+CREATE TRIGGER messages_removed_puts AFTER DELETE ON messages
+BEGIN
+    DELETE FROM puts WHERE id = OLD.id;
+END;
 INSERT INTO stored_puts SELECT message_id, segment, start, size FROM stored;
 DROP TABLE stored;
 ALTER TABLE stored_puts RENAME TO stored;

@@ -26,8 +26,8 @@ class Put:
 
 
 class Puts:
-    """The writer's `Together` for puts: one sync for all large bodies, then one statement a table for all rows, which are
-    entered in the ledger before anything else is done with it. `stuck` is why that last could not be done ("": it could).
+    """The writer's `Together` for puts: one sync for all large bodies, then one statement for all rows, which are entered
+    in the ledger before anything else is done with it. `stuck` is why that last could not be done ("": it could).
     """
 
     light = LARGE
@@ -36,6 +36,7 @@ class Puts:
         self._appender = Appender(directory)
         self._hint = hint
         self.stuck = ""
+        self._at_once = entering.MOST_AT_ONCE
         self._kept = False
 
     def prepare(self, items: Sequence[Put]) -> None:
@@ -55,16 +56,22 @@ class Puts:
         return messages.put_all(connection, [(put.message, put.arrivals, put.crc32, put.place) for put in items])
 
     def complete(self, connection: Connection) -> None:
-        """Enters the oldest mails that are not in the ledger yet. Raises what keeps them from being entered, and tells it
-        once: they wait."""
-        try:
-            entering.enter(connection)
-        except Exception as error:
-            told, self.stuck = self.stuck, f"{type(error).__name__}: {error}"
-            if told != self.stuck:
-                log.error("mails that came in cannot be entered in the ledger", error=self.stuck)
-            raise
+        """Enters the oldest mails that are not in the ledger yet."""
+        entering.enter(connection, self._at_once)
+
+    def completed(self) -> None:
+        """That was committed."""
         self.stuck = ""
+        self._at_once = min(entering.MOST_AT_ONCE, 8 * self._at_once)
+
+    def incomplete(self, error: BaseException) -> bool:
+        """That could not be committed by itself: told once. Whether to try it again with less of it: a disk that is nearly
+        full may have room for a few."""
+        told, self.stuck = self.stuck, f"{type(error).__name__}: {error}"
+        if told != self.stuck:
+            log.error("mails that came in cannot be entered in the ledger", error=self.stuck)
+        less, self._at_once = self._at_once > 1, max(1, self._at_once // 8)
+        return less
 
     def ended(self, *, kept: bool) -> None:
         """Lets go of full segments, and tells whoever waits for work. What no row will ever speak of is left for the sweep,

@@ -1,4 +1,4 @@
-"""The reader: one thread and one connection for all questions of a process, which never wait for a writer."""
+"""The reader: one thread and one connection for all questions of a process, which hold up no writer and wait for none."""
 
 import asyncio
 import queue

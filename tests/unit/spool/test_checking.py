@@ -66,7 +66,7 @@ DAMAGES = [
         f"UPDATE messages SET sha256 = '{'0' * 64}' WHERE id = 4",
         ["message 4: its bytes are not those that were received (SHA-256 differs)"],
     ),
-    ("UPDATE messages SET erased_at = 1 WHERE id = 4", ["message 4: erased, and its bytes are there all the same"]),
+    ("UPDATE messages SET erased_at = 1 WHERE id = 2", ["message 2: erased, and its bytes are there all the same"]),
     ("DELETE FROM {bodies} = 4", ["message 4: no raw mail is kept for message 4"]),
     ("UPDATE applications SET behind = true WHERE id = 6", ["application 6: its place in its applicant's line"]),
     *(
@@ -143,7 +143,7 @@ async def damaged(tmp_path: Path, damage: str) -> list[str]:
     ("damage", "found"),
     [
         ("DELETE FROM messages WHERE id = 4", "application 4: its message is not there"),
-        ("DELETE FROM messages WHERE id = 4", "message 4: its bytes are there, and the message is not"),
+        ("DELETE FROM messages WHERE id = 2", "message 2: its bytes are there, and the message is not"),
         ("DELETE FROM applications WHERE id = 4", "message 4: belongs to no application"),
         ("DELETE FROM applications WHERE id = 1", "report 1: its application 1 is not there"),
         ("DELETE FROM applications WHERE id = 1", "attempt 1: its application 1 is not there"),

@@ -225,9 +225,11 @@ class Numbers:
     def __init__(self) -> None:
         self.prepared: list[list[int]] = []
         self.runs: list[list[int]] = []
-        self.endings = self.completed = 0
+        self.endings = self.completions = 0
+        self.faults: list[BaseException] = []
         self.fails: Exception | None = None
-        self.incomplete: Exception | None = None
+        self.fault: Exception | None = None
+        self.too_many = 0
 
     def prepare(self, items: Sequence[int]) -> None:
         self.prepared.append(list(items))
@@ -241,9 +243,18 @@ class Numbers:
 
     def complete(self, connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE numbers SET n = n + 1000 WHERE n BETWEEN 900 AND 999")
-        if self.incomplete is not None:
-            raise self.incomplete
-        self.completed += 1
+        if self.fault is not None:
+            raise self.fault
+
+    def completed(self) -> None:
+        self.completions += 1
+
+    def incomplete(self, error: BaseException) -> bool:
+        self.faults.append(error)
+        self.too_many -= 1
+        if self.too_many == 0:
+            self.fault = None
+        return self.too_many >= 0
 
     def ended(self, *, kept: bool) -> None:
         self.endings += 1
@@ -288,20 +299,20 @@ async def test_what_was_left_for_later_is_done_before_operations_and_not_for_ite
     bench: Bench, numbers: Numbers
 ) -> None:
     assert await bench.committer.add(901, 1) == 9010
-    assert (bench.numbers(), numbers.completed) == ([901], 0)
+    assert (bench.numbers(), numbers.completions) == ([901], 0)
     assert await bench.committer.do(lambda c: [n for (n,) in c.execute("SELECT n FROM numbers")]) == [1901]
-    assert (bench.numbers(), numbers.completed) == ([1901], 1)
+    assert (bench.numbers(), numbers.completions) == ([1901], 1)
 
 
 async def test_it_is_done_again_where_an_operation_was_at_fault(bench: Bench, numbers: Numbers) -> None:
     def at_fault(connection: sqlite3.Connection) -> None:
         raise LookupError("no such thing")
 
-    await bench.committer.add(901, 1)
     tasks = await bench.behind_a_busy_one(at_fault, insert(2))
+    put = bench.committer.add(901, 1)
     bench.go_on.set()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(result) for result in results] == [type(None), LookupError, int]
+    results = await asyncio.gather(*tasks, put, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), LookupError, int, int]
     assert bench.numbers() == [0, 2, 1901]
 
 
@@ -313,12 +324,24 @@ async def test_what_cannot_be_done_of_it_takes_no_operation_along(
     bench: Bench, numbers: Numbers, fault: Exception
 ) -> None:
     await bench.committer.add(901, 1)
-    numbers.incomplete = fault
+    numbers.fault = fault
+    tasks = await bench.behind_a_busy_one(insert(2), insert(3))
+    bench.statements.clear()
+    bench.go_on.set()
+    await asyncio.gather(*tasks)
+    assert bench.numbers() == [0, 2, 3, 901]
+    assert (numbers.faults, numbers.completions) == ([fault, fault], 0)
+    assert bench.count("COMMIT") == 2, "what is not at fault shares its commits"
+    numbers.fault = None
+    assert await bench.committer.do(insert(4)) == 4
+    assert (bench.numbers(), numbers.completions) == ([0, 2, 3, 4, 1901], 1)
+
+
+async def test_less_of_it_is_tried_where_all_is_too_much(bench: Bench, numbers: Numbers) -> None:
+    await bench.committer.add(901, 1)
+    numbers.fault, numbers.too_many = sqlite3.OperationalError("database or disk is full"), 3
     assert await bench.committer.do(insert(2)) == 2
-    assert bench.numbers() == [2, 901]
-    numbers.incomplete = None
-    assert await bench.committer.do(insert(3)) == 3
-    assert bench.numbers() == [2, 3, 1901]
+    assert (bench.numbers(), len(numbers.faults), numbers.completions) == ([2, 1901], 3, 1)
 
 
 async def test_an_item_that_cannot_be_prepared_fails_alone(bench: Bench, numbers: Numbers) -> None:

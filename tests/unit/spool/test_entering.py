@@ -4,20 +4,21 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from apptrack_ingest.errors import NotFound, SpoolUnavailable
-from apptrack_ingest.lifecycle import Event
+from apptrack_ingest.errors import NotFound, SpoolError, SpoolUnavailable
+from apptrack_ingest.lifecycle import EarlyRule, Event
 from apptrack_ingest.model import Arrival, Message, State
 from apptrack_ingest.spool import sqlite as sqlite_spool
 from apptrack_ingest.spool.checking import Check
-from apptrack_ingest.spool.contract import Action, Filter
+from apptrack_ingest.spool.contract import Action, Due, Filter, Load
 from apptrack_ingest.spool.copying import Copy
 from apptrack_ingest.spool.opening import open_tables
 from apptrack_ingest.spool.sqlite import SqliteSpool, bodies, entering, messages, migrations, open_spool
+from apptrack_ingest.spool.sqlite import tables as tables_of_sqlite
 from apptrack_ingest.spool.sqlite.backup import back_up
 from apptrack_ingest.spool.sqlite.bodies import LARGE
 from apptrack_ingest.spool.sqlite.connection import connect
@@ -102,9 +103,9 @@ async def test_many_are_entered_a_few_at_a_time_before_a_question_is_answered(
 ) -> None:
     many, at_once, really = 3 * entering.MOST_AT_ONCE + 5, [], entering.enter
 
-    def counted(connection: sqlite3.Connection) -> bool:
+    def counted(connection: sqlite3.Connection, most: int) -> bool:
         before = entering.entered(connection)
-        more = really(connection)
+        more = really(connection, most)
         at_once.append(entering.entered(connection) - before)
         return more
 
@@ -142,63 +143,179 @@ async def test_what_is_erased_is_gone_from_where_it_was_put(database: Path, spoo
         await spool.raw(1)
 
 
+QUESTIONS: dict[str, tuple[Callable[[SqliteSpool], Awaitable[object]], object]] = {
+    "find": (applicants, [7]),
+    "count": (lambda spool: spool.count(Filter()), 1),
+    "story": (lambda spool: state_of(spool, 1), State.RECEIVED),
+    "raw": (lambda spool: spool.raw(1), b"hello"),
+    "arrived": (lambda spool: spool.arrived("acme", [7, 8]), {7}),
+    "load": (lambda spool: spool.load(), Load(1, 0, 0)),
+    "backlog": (lambda spool: received_in(spool), {("acme", State.RECEIVED): 1}),
+    "next_due": (lambda spool: spool.next_due(now=2000, accounts=[]), Due(1000.0)),
+    "traces": (lambda spool: traces_of(spool, 1), [7]),
+    "claim": (lambda spool: claimed_by(spool), [7]),
+    "act": (lambda spool: spool.act(1, Action(Event.HOLD, "me"), now=2000), State.HELD),
+    "reported": (
+        lambda spool: spool.report_waiting("acme", EarlyRule(after=10.0), now=2000, limit=9),
+        1,
+    ),
+}
+"""What may be asked and done, and what comes of it where one mail has just been put."""
+
+
+async def state_of(spool: SqliteSpool, application_id: int) -> State:
+    return (await spool.story(application_id)).summary.state
+
+
+async def received_in(spool: SqliteSpool) -> object:
+    return (await spool.backlog()).applications
+
+
+async def traces_of(spool: SqliteSpool, application_id: int) -> list[int | None]:
+    return [trace.applicant_id for trace in await spool.traces("jo@example.com", [application_id])]
+
+
+async def claimed_by(spool: SqliteSpool) -> list[int | None]:
+    return [claim.applicant_id for claim in await spool.claim(worker="w", now=2000, lease=60, limit=9)]
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+async def test_whatever_is_asked_or_done_finds_it(spool: SqliteSpool, mail: Mail, name: str) -> None:
+    question, answer = QUESTIONS[name]
+    await put(spool, mail())
+    assert await question(spool) == answer
+
+
+async def test_two_processes_enter_each_once(database: Path, spool: SqliteSpool, mail: Mail) -> None:
+    other, many = open_spool(database), 2 * entering.MOST_AT_ONCE + 7
+
+    async def put_all(into: SqliteSpool, first: int) -> None:
+        for n in range(first, many, 2):
+            await put(into, mail(), n)
+            if n % 20 < 2:
+                await into.count(Filter())
+
+    await asyncio.gather(put_all(spool, 0), put_all(other, 1))
+    assert await applicants(spool) == await applicants(other) == list(range(many))
+    await other.close()
+
+
 # --- what cannot be entered ---------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def broken(database: Path, message_id: int) -> Iterator[None]:
-    """A row that was put is damaged meanwhile."""
+@pytest.mark.parametrize("damage", ["'[['", "'[]'", "'7'", "x'00ff'", "'[5]'", '\'["acme",7,1,""]\''])
+async def test_a_damaged_row_is_entered_for_a_person_to_see(
+    database: Path, spool: SqliteSpool, tmp_path: Path, mail: Mail, damage: str
+) -> None:
+    for n in range(3):
+        await put(spool, mail(), n)
     with looking_into(database) as connection:
-        [(was,)] = connection.execute("SELECT applications FROM puts WHERE id = ?", (message_id,)).fetchall()
-        connection.execute("UPDATE puts SET applications = '[[' WHERE id = ?", (message_id,))
+        connection.execute(f"UPDATE puts SET applications = {damage} WHERE id = 2")
+    saved = await asyncio.to_thread(back_up, database, tmp_path / "backup.sqlite3")
+    assert saved.damaged == ()
+    found = sorted(await spool.find(Filter()), key=lambda summary: summary.application_id)
+    ours = [each for each in found if each.message_id == 2]
+    assert [each.applicant_id for each in found if each.message_id != 2] == [0, 2]
+    assert {(each.account, each.applicant_id) for each in ours} == {(None, None)}
+    assert "cannot be read" in (await spool.story(ours[0].application_id)).trust_note
+
+
+@contextlib.contextmanager
+def broken(database: Path) -> Iterator[None]:
+    """Nothing can be entered."""
+    with looking_into(database) as connection:
+        connection.execute("CREATE TRIGGER broken BEFORE INSERT ON messages BEGIN SELECT raise(ABORT, 'broken'); END")
         yield
-        connection.execute("UPDATE puts SET applications = ? WHERE id = ?", (was, message_id))
+        connection.execute("DROP TRIGGER broken")
 
 
-async def test_what_cannot_be_entered_is_told_and_holds_up_nothing_else(
+async def test_where_nothing_can_be_entered_that_is_told_and_the_rest_goes_on(
     database: Path, spool: SqliteSpool, mail: Mail, caplog: pytest.LogCaptureFixture
 ) -> None:
     await put(spool, mail(), 1)
     assert await applicants(spool) == [1]
     await put(spool, mail(), 2)
-    with caplog.at_level(logging.INFO), broken(database, 2):
-        assert await applicants(spool) == [1]
+    with caplog.at_level(logging.INFO), broken(database):
+        assert (await spool.next_due(now=2000, accounts=[])).hand_off == 1000.0
         (claimed,) = await spool.claim(worker="w", now=2000, lease=60, limit=9)
         assert await spool.renew([claimed], now=2001, lease=60) == []
         assert await put(spool, mail(), 3) == 3
-        assert await applicants(spool) == [1]
+        assert await state_of(spool, 1) == State.RECEIVED
+        assert await spool.raw(1) == b"hello"
         tables = await open_tables(database)
         found = [finding async for finding in Check(tables).findings()]
         await tables.close()
         assert len(found) == 1 and found[0].startswith("mails that came in last cannot be entered in the ledger: ")
-        with pytest.raises(SpoolUnavailable, match=r"cannot be entered in the ledger: .* spool check"):
-            await spool.check_writable()
     [told] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert "mails that came in cannot be entered in the ledger" in told
     assert await applicants(spool) == [1, 2, 3]
     await spool.check_writable()
 
 
-async def test_a_question_does_not_wait_for_ever_for_it(
+INCOMPLETE: dict[str, Callable[[SqliteSpool], Awaitable[object]]] = {
+    "find": applicants,
+    "count": QUESTIONS["count"][0],
+    "load": QUESTIONS["load"][0],
+    "backlog": QUESTIONS["backlog"][0],
+    "arrived": QUESTIONS["arrived"][0],
+    "traces": QUESTIONS["traces"][0],
+    "forget": lambda spool: spool.forget("jo@example.com", [], actor="me", note="", now=2000),
+    "check_writable": lambda spool: spool.check_writable(),
+}
+
+
+@pytest.mark.parametrize("name", INCOMPLETE)
+async def test_no_answer_leaves_out_accepted_mail(database: Path, spool: SqliteSpool, mail: Mail, name: str) -> None:
+    await put(spool, mail(), 1)
+    with (
+        broken(database),
+        pytest.raises(SpoolUnavailable, match=r"in the ledger: IntegrityError: broken; .*spool check"),
+    ):
+        await INCOMPLETE[name](spool)
+    await INCOMPLETE[name](spool)
+
+
+async def test_a_question_about_what_is_known_waits_for_nobody_s_lock(
     database: Path, spool: SqliteSpool, mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_spool, "PATIENCE", 0.05)
     await put(spool, mail(), 1)
+    assert await applicants(spool) == [1]
+    await put(spool, mail(), 2)
     with looking_into(database) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert await applicants(spool) == []
+        async with asyncio.timeout(sqlite_spool.BUSY_SECONDS / 2):
+            assert await state_of(spool, 1) == State.RECEIVED
         other.execute("ROLLBACK")
-    monkeypatch.undo()
-    assert await applicants(spool) == [1]
+    assert await applicants(spool) == [1, 2]
 
 
-async def test_nobody_is_forgotten_while_a_mail_cannot_be_looked_at(
-    database: Path, spool: SqliteSpool, mail: Mail
+async def test_a_check_of_a_spool_that_somebody_writes_to_has_no_findings(
+    database: Path, spool: SqliteSpool, mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await put(spool, mail(), 1)
-    with broken(database, 1), pytest.raises(SpoolUnavailable):
-        await spool.forget("jo@example.com", [], actor="me", note="", now=2000)
-    assert (await spool.forget("jo@example.com", [], actor="me", note="", now=2000)).applications == 0
+    monkeypatch.setattr(tables_of_sqlite, "BUSY_SECONDS", 0.1)
+    await put(spool, mail(b"x" * LARGE), 1)
+    assert await applicants(spool) == [1]
+    tables = await open_tables(database)
+    with looking_into(database) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert [finding async for finding in Check(tables).findings()] == []
+        other.execute("ROLLBACK")
+    await put(spool, mail(b"x" * LARGE), 2)
+    async with tables.snapshot():  # what is put after it was asked to be complete is no finding
+        assert [rule for rule in Check(tables)._rules() if await tables.query(rule.breaches)] == []
+    await tables.close()
+
+
+async def test_what_an_earlier_release_erases_is_gone_too(database: Path, spool: SqliteSpool, mail: Mail) -> None:
+    for n in range(2):
+        await put(spool, mail(), n)
+    await applicants(spool)
+    with looking_into(database) as earlier:
+        earlier.execute("UPDATE messages SET erased_at = 2000 WHERE id = 1")
+        earlier.execute("DELETE FROM applications")
+        earlier.execute("DELETE FROM messages WHERE id = 2")
+        assert earlier.execute("SELECT count(*) FROM puts").fetchone()[0] == 0
 
 
 async def test_an_earlier_release_beside_it_cannot_take_its_id(database: Path, spool: SqliteSpool, mail: Mail) -> None:
@@ -249,6 +366,22 @@ async def test_a_copy_has_it(database: Path, spool: SqliteSpool, tmp_path: Path,
     assert await put(copied, mail(), 4) == 2
     assert await applicants(copied) == [3, 4]
     await copied.close()
+
+
+async def test_a_backup_is_not_to_lose_what_the_spool_has(
+    database: Path, spool: SqliteSpool, tmp_path: Path, mail: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = bodies.gather
+
+    def losing(copy: sqlite3.Connection, live: sqlite3.Connection) -> bodies.Gathered:
+        gathered = really(copy, live)
+        copy.execute("UPDATE puts SET raw = NULL")
+        return gathered
+
+    monkeypatch.setattr(bodies, "gather", losing)
+    await put(spool, mail(), 3)
+    with pytest.raises(SpoolError, match="the copy is not whole"):
+        await asyncio.to_thread(back_up, database, tmp_path / "backup.sqlite3")
 
 
 # --- what an earlier release left ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from apptrack_ingest.errors import SpoolUnavailable
 from apptrack_ingest.model import Arrival, Message
 from apptrack_ingest.spool import sqlite
 from apptrack_ingest.spool.contract import Filter
-from apptrack_ingest.spool.sqlite import SqliteSpool, open_spool
+from apptrack_ingest.spool.sqlite import SqliteSpool, entering, open_spool
 
 HERE = Path(__file__).parent
 Mail = Callable[..., Message]
@@ -116,6 +116,47 @@ async def test_a_spool_that_finds_no_room_at_the_start_says_so_and_can_be_opened
     spool = open_spool(database)
     await spool.check_writable()
     await spool.close()
+
+
+async def test_what_is_put_into_the_last_of_a_disk_is_told_of_and_found_when_there_is_room(
+    disk: Path, mail: Mail, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A put takes less room than to enter it: what was accepted may have to wait for more."""
+    database = disk / "data" / "spool.sqlite3"
+    spool = open_spool(database)
+    accepted = 0
+    with contextlib.suppress(SpoolUnavailable):
+        for _ in range(2000):
+            await put(spool, mail(b"x" * 2000), accepted + 1)
+            accepted += 1
+    with pytest.raises(SpoolUnavailable, match=r"safe, but cannot be entered .*: .*full; make room on its disk"):
+        await spool.find(Filter())
+    assert "cannot be entered in the ledger" in caplog.text
+    await spool.close()
+    spool = open_spool(database)  # nothing has to be written for that
+    with pytest.raises(SpoolUnavailable, match="full"):
+        await spool.load()
+    assert mount("-o", "remount,size=20m", str(disk))
+    assert await applicants(spool) == list(range(1, accepted + 1))[-1000:]
+    assert await spool.count(Filter()) == accepted > 20
+    await spool.close()
+
+
+async def test_a_disk_that_is_nearly_full_has_room_for_a_few_at_a_time(disk: Path, mail: Mail) -> None:
+    entered = []
+    for kilobytes in (120, 160, 200, 240, 280):  # of which some end within what would be entered at once
+        database = disk / "data" / "spool.sqlite3"
+        spool = open_spool(database)
+        await asyncio.gather(*(put(spool, mail(b"x" * 500), n) for n in range(300)))
+        filler = fill(disk, leave=kilobytes * 1024)
+        with pytest.raises(SpoolUnavailable, match="full"):
+            await spool.find(Filter())
+        entered.append(rows(database)["messages"])
+        filler.unlink()
+        assert await applicants(spool) == list(range(300))
+        await spool.close()
+        shutil.rmtree(database.parent)
+    assert [number for number in entered if number % entering.MOST_AT_ONCE], entered
 
 
 async def test_a_read_only_disk_is_told_and_recovered_from(disk: Path, mail: Mail) -> None:
@@ -316,6 +357,9 @@ async def test_whatever_was_answered_before_a_kill_is_there_after_it(database: P
             lines += process.stdout.readlines()
         assert process.returncode == -signal.SIGKILL
         answered |= {int(line.split()[0]): int(line.split()[1]) for line in lines}
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            assert connection.execute("SELECT count(*) FROM puts").fetchone()[0] >= len(answered)
+        assert rows(database)["messages"] < len(answered), "none that was put since the last look was entered yet"
         spool = open_spool(database)
         for message_id, n in answered.items():
             assert await spool.raw(message_id) == b"%d " % n * 2000
