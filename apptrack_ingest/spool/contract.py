@@ -173,12 +173,19 @@ class Spool(Protocol):
 
     # -- both
     async def next_due(
-        self, *, now: float, accounts: Collection[str], full: Collection[str] = (), untrusted: bool = True
+        self,
+        *,
+        now: float,
+        accounts: Collection[str],
+        full: Collection[str] = (),
+        untrusted: bool = True,
+        roughly: bool = False,
     ) -> Due:
         """When something becomes due: a hand-off, a solo hand-off, a report of `accounts`, the end of a lease. What cannot
         be taken now is not counted: hand-offs of accounts in `full` ("" is unrouted), unless `untrusted` those of what is
         neither trusted nor vouched for, and what waits for another of its applicant. What is paused is due when its pause
-        ends, never if that must be told."""
+        ends, never if that must be told. `roughly`: hand-offs may be called due where something was put in this moment,
+        though it may not be its turn: a claim, which finds that out, costs less than to look before."""
 
     def listen(self, wake: Callable[[], None]) -> None:
         """Calls `wake` in the running loop soon after another process put or changed something. Only a hint: it may be

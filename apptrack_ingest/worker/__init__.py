@@ -122,6 +122,7 @@ class Worker:
             accounts=self._tools.sending_accounts,
             full=[account for account, free in self._restraints.room().items() if free <= 0],
             untrusted=self._restraints.untrusted_room > 0,
+            roughly=True,
         )
 
     async def _reap(self, now: float) -> None:

@@ -195,7 +195,13 @@ class PostgresSpool(Decisions):
     # -- both
 
     async def next_due(
-        self, *, now: float, accounts: Collection[str], full: Collection[str] = (), untrusted: bool = True
+        self,
+        *,
+        now: float,
+        accounts: Collection[str],
+        full: Collection[str] = (),
+        untrusted: bool = True,
+        roughly: bool = False,
     ) -> Due:
         return await self._door.ask(
             lambda s: counts.next_due(s, now=now, accounts=accounts, full=full, untrusted=untrusted)

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -153,8 +153,7 @@ class SqliteSpool(Decisions):
         """Asks about what is in the ledger; answered even where the rest cannot be entered."""
         newest = await self._look(entering.newest)
         if newest:
-            task = asyncio.ensure_future(self._enter(newest))
-            self._under_way.add(task)
+            self._under_way.add(task := asyncio.ensure_future(self._enter(newest)))
             task.add_done_callback(self._under_way.discard)
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody has to be told
             await ends_within(task, PATIENCE)
@@ -271,11 +270,25 @@ class SqliteSpool(Decisions):
     # -- both
 
     async def next_due(
-        self, *, now: float, accounts: Collection[str], full: Collection[str] = (), untrusted: bool = True
+        self,
+        *,
+        now: float,
+        accounts: Collection[str],
+        full: Collection[str] = (),
+        untrusted: bool = True,
+        roughly: bool = False,
     ) -> Due:
-        return await self._read_known(
-            lambda c: counts.next_due(c, now=now, accounts=accounts, full=full, untrusted=untrusted)
-        )
+        def found(connection: sqlite3.Connection) -> Due:
+            return counts.next_due(connection, now=now, accounts=accounts, full=full, untrusted=untrusted)
+
+        def rough(connection: sqlite3.Connection) -> Due | None:
+            missing = entering.missing(connection)  # first: what is entered in between is found among the rest
+            if missing <= 0 or self._puts.stuck:
+                return found(connection)
+            return replace(found(connection), hand_off=now) if missing <= entering.MOST_AT_ONCE else None
+
+        due = await self._look(rough) if roughly else None
+        return due if due is not None else await self._read_known(found)
 
     def listen(self, wake: Callable[[], None]) -> None:
         self._hints.listen(wake)

@@ -84,6 +84,11 @@ def newest(connection: sqlite3.Connection) -> int:
     return int(connection.execute(_NEWEST).fetchone()[0] or 0)
 
 
+def missing(connection: sqlite3.Connection) -> int:
+    """How many messages, at the most, are not entered yet; none where it is 0 or less."""
+    return int(connection.execute(f"SELECT coalesce((SELECT max(id) FROM puts), 0) - {ENTERED}").fetchone()[0])
+
+
 def enter(connection: sqlite3.Connection, most: int = MOST_AT_ONCE) -> bool:
     """Enters the oldest that are not entered yet, so many at most, in the caller's transaction; whether there were any."""
     after, upto = connection.execute(_NEXT, (most,)).fetchone()

@@ -11,10 +11,10 @@ import pytest
 
 from apptrack_ingest.errors import NotFound, SpoolError, SpoolUnavailable
 from apptrack_ingest.lifecycle import EarlyRule, Event
-from apptrack_ingest.model import Arrival, Message, State
+from apptrack_ingest.model import Arrival, Message, Stage, State
 from apptrack_ingest.spool import sqlite as sqlite_spool
 from apptrack_ingest.spool.checking import Check
-from apptrack_ingest.spool.contract import Action, Due, Filter, Load
+from apptrack_ingest.spool.contract import Action, Due, Filter, Load, Pause
 from apptrack_ingest.spool.copying import Copy
 from apptrack_ingest.spool.opening import open_tables
 from apptrack_ingest.spool.sqlite import SqliteSpool, bodies, entering, messages, migrations, open_spool
@@ -184,6 +184,28 @@ async def test_whatever_is_asked_or_done_finds_it(spool: SqliteSpool, mail: Mail
     question, answer = QUESTIONS[name]
     await put(spool, mail())
     assert await question(spool) == answer
+
+
+async def test_what_was_put_may_be_called_due_roughly_and_a_claim_finds_out(
+    database: Path, spool: SqliteSpool, mail: Mail
+) -> None:
+    async def due(**options: bool) -> float | None:
+        return (await spool.next_due(now=2000, accounts=[], **options)).hand_off
+
+    await spool.pause(Pause("acme", Stage.HAND_OFF, "rests", 1500.0, None, actor="me"))
+    await put(spool, mail(), 1)
+    assert await due(roughly=True) == 2000
+    assert entered(database) == [], "it was not entered for that"
+    assert await claimed_by(spool) == []
+    assert (entered(database), await due(roughly=True)) == ([1], None)
+    for n in range(entering.MOST_AT_ONCE + 1):
+        await put(spool, mail(), n)
+    assert await due(roughly=True) is None, "so many that one claim does not enter them all"
+    await put(spool, mail(), 9)
+    with broken(database):
+        assert await claimed_by(spool) == []
+        assert await due(roughly=True) is None, "or a worker would claim without end"
+    assert await due() is None
 
 
 async def test_two_processes_enter_each_once(database: Path, spool: SqliteSpool, mail: Mail) -> None:
