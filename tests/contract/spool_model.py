@@ -320,7 +320,13 @@ class Model(People):
     # -- both
 
     def next_due(
-        self, *, now: float, accounts: Collection[str], full: Collection[str] = (), untrusted: bool = True
+        self,
+        *,
+        now: float,
+        accounts: Collection[str],
+        full: Collection[str] = (),
+        untrusted: bool = True,
+        roughly: bool = False,
     ) -> Due:
         alone, others = (
             [row for row in self._free(solo=solo, untrusted=untrusted) if (row.account or "") not in full]
