@@ -24,8 +24,8 @@ from peers.postfix import Postfix
 from peers.sink import Sink
 
 MAILS = {2_000: 12_000, 60_000: 2_000, 500_000: 500, 5_000_000: 60}
-"""How many of each size are sent for one measurement: about a second of the fastest at least, for what a virtual machine's
-neighbours take from it comes and goes within tenths of one."""
+"""How many of each size are sent for one measurement: about a second of the fastest, or more, for what a virtual machine's
+neighbours take from it comes and goes."""
 
 WARM = 40
 """Mails sent before, that start what a system starts at need."""
