@@ -54,6 +54,8 @@ class Host(Protocol):
         made: Callable[[bytes | None], Delivery],
         content: Callable[[], Awaitable[bytes | None]],
         release: Callable[[], None],
-    ) -> asyncio.Task[Reply]:
+        answer: Callable[[Reply], None],
+    ) -> asyncio.Task[None]:
         """Begin to deliver a mail, `made` of the bytes that `content` gives (None: there is no room for them), in a task
-        that outlives the session if need be; `release` is called once when nothing holds these bytes any more."""
+        that outlives the session if need be; `release` is called once when nothing holds these bytes any more, and `answer`
+        with what became of it, unless the task is cancelled."""

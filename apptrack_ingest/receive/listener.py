@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 from apptrack_ingest.receive import policy
@@ -14,7 +13,7 @@ from apptrack_ingest.receive.entry import Entry
 from apptrack_ingest.receive.host import Connected
 from apptrack_ingest.receive.policy import Reply
 from apptrack_ingest.receive.rates import Limit
-from apptrack_ingest.receive.reception import Reception
+from apptrack_ingest.receive.reception import Held, Reception
 from apptrack_ingest.receive.tls import Tls
 from apptrack_ingest.receive.users import Users
 
@@ -82,7 +81,7 @@ class Listener:
         self.replies: Mapping[str, Reply] = {reply.render(): reply for reply in (*policy.REPLIES.values(), *own)}
         self.common: dict[str, Any] = {}
         self._servers: list[asyncio.Server] = []
-        self._deliveries: set[asyncio.Task[Reply]] = set()
+        self._deliveries: set[asyncio.Task[None]] = set()
         self._quiet = asyncio.Event()
 
     async def start(self, host: str, port: int, entry: Entry | None = None) -> None:
@@ -115,15 +114,26 @@ class Listener:
         made: Callable[[bytes | None], Delivery],
         content: Callable[[], Awaitable[bytes | None]],
         release: Callable[[], None],
-    ) -> asyncio.Task[Reply]:
+        answer: Callable[[Reply], None],
+    ) -> asyncio.Task[None]:
         """Begin to deliver a mail, `made` of the bytes that `content` gives (None: there is no room for them), in a task of
-        its own, which outlives the session if need be; `release` is called once when nothing holds these bytes any more."""
+        its own, which outlives the session if need be; `release` is called once when nothing holds these bytes any more, and
+        `answer` with what became of it, unless the task is cancelled."""
 
-        async def received() -> Reply:
-            with ExitStack() as held:
-                held.callback(release)
-                # In no variable here: what is on its way into the spool is in memory once, and not twice.
-                return await self.reception.receive(made(await content()), held)
+        async def whole() -> Delivery:
+            # In no variable here: what is on its way into the spool is in memory once, and not twice.
+            return made(await content())
+
+        async def received() -> None:
+            held = Held(release)
+            try:
+                reply, afterwards = await self.reception.receive(whole(), held)
+            finally:
+                held.let_go()
+            try:
+                answer(reply)
+            finally:
+                afterwards()
 
         task = asyncio.get_running_loop().create_task(received())
         self._deliveries.add(task)
@@ -193,7 +203,7 @@ class Listener:
             connection.abort()
         return len(left)
 
-    def _delivered(self, task: asyncio.Task[Reply]) -> None:
+    def _delivered(self, task: asyncio.Task[None]) -> None:
         self._deliveries.discard(task)
         self._notice_quiet()
 

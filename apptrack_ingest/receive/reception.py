@@ -6,11 +6,11 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 from apptrack_ingest import logs
 from apptrack_ingest.deadlines import ends_within
@@ -39,6 +39,33 @@ class Spooled:
     arrivals: Sequence[Arrival]
     size: int
     seconds: float
+
+
+class Held:
+    """What a mail holds until it is through: `release` gives it back, and is called once."""
+
+    __slots__ = ("_release",)
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release: Callable[[], None] | None = release
+
+    def let_go(self) -> None:
+        """Give it back, unless that is somebody else's to do by now; may be called again."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+    def handed_on(self) -> "Held":
+        """The same, for somebody who needs it for longer."""
+        release, self._release = self._release, None
+        return Held(release or _ignore)
+
+
+class Answer(NamedTuple):
+    """The reply to the end of DATA, and what is to be done once it is out (nothing that a sender has to wait for)."""
+
+    reply: Reply
+    afterwards: Callable[[], None]
 
 
 NAMELESS = "not named by its balancer"
@@ -137,25 +164,26 @@ class Reception:
 
     # --- the mail -------------------------------------------------------------------------------------------------
 
-    async def receive(self, delivery: Delivery, held: ExitStack | None = None) -> Reply:
+    async def receive(self, coming: Awaitable[Delivery], held: Held) -> Answer:
         """Spool the mail and give the answer to the end of DATA; any fault of ours is a temporary one, whose cause the
         peer is not told (the log gets its type and reason, never its text).
 
-        `held` is what the mail holds until it is through: taken from the caller's stack by a put that goes on after the
-        answer, and closed when that ends.
+        `held` is what the mail holds until it is through: handed on to a put that goes on after the answer, and let go of
+        when that ends.
         """
         try:
+            delivery = await coming
             decision = await self.decider.decide(delivery)
             self._count(decision)
             if decision.refusal is None:
                 message = await self._message(delivery, decision)
                 del delivery  # or its bytes would be in memory twice until the commit
-                return await self._spool(message, decision.arrivals, held or ExitStack())
+                return await self._spool(message, decision.arrivals, held)
         except Exception as error:  # noqa: BLE001 - unknown means temporary, whatever it is
             log.error("mail not accepted: %s", " ".join(logs.exception_fields(error).values()))
-            return policy.TRY_LATER
+            return Answer(policy.TRY_LATER, _ignore)
         self._refusals.tell(decision.refusal, peer=delivery.envelope.peer, size=len(delivery.content))
-        return decision.refusal
+        return Answer(decision.refusal, _ignore)
 
     def _count(self, decision: Decision) -> None:
         if decision.limit is not None:
@@ -166,7 +194,7 @@ class Reception:
 
     # --- the spool ------------------------------------------------------------------------------------------------
 
-    async def _spool(self, message: Message, arrivals: Sequence[Arrival], held: ExitStack) -> Reply:
+    async def _spool(self, message: Message, arrivals: Sequence[Arrival], held: Held) -> Answer:
         loop, size, received_at = asyncio.get_running_loop(), len(message.raw), message.received_at
         started = loop.time()
 
@@ -177,13 +205,16 @@ class Reception:
         del message  # who puts it holds it for as long as it must be held
         if not await self._is_answered(put, held):
             put.add_done_callback(partial(_log_late, tell))
-            return policy.TRY_LATER
+            return Answer(policy.TRY_LATER, _ignore)
         identity = put.result()
-        tell(identity)
-        self.hooks.accept(loop.time() - started)
-        if self.decider.pressure is not None:
-            self.decider.pressure.put(any(arrival.trusted for arrival in arrivals), size)
-        return policy.QUEUED.filled(id=identity)
+
+        def afterwards() -> None:
+            tell(identity)
+            self.hooks.accept(loop.time() - started)
+            if self.decider.pressure is not None:
+                self.decider.pressure.put(any(arrival.trusted for arrival in arrivals), size)
+
+        return Answer(policy.QUEUED.filled(id=identity), afterwards)
 
     async def _message(self, delivery: Delivery, decision: Decision) -> Message:
         now = self._clock()
@@ -204,7 +235,7 @@ class Reception:
         async with self._copying:
             return await joined(trace, content)
 
-    async def _is_answered(self, put: asyncio.Future[int], held: ExitStack) -> bool:
+    async def _is_answered(self, put: asyncio.Future[int], held: Held) -> bool:
         """Whether the put came to its end in time; if not it goes on by itself.
 
         Waited for, not awaited: neither the deadline nor a session cut off here may cancel a commit under way.
@@ -213,10 +244,10 @@ class Reception:
             await ends_within(put, self.limits.put_timeout)
         finally:
             if not put.done():
-                kept = held.pop_all()
+                kept = held.handed_on()
                 self._late.add(put)
                 put.add_done_callback(self._late.discard)
-                put.add_done_callback(lambda _: kept.close())
+                put.add_done_callback(lambda _: kept.let_go())
         if put.done() and not put.cancelled():
             return True
         if not put.done():

@@ -65,7 +65,7 @@ class Session(Transaction):
         self._over = False
         self._room: Share | None = None
         self._mail: Incoming | None = None
-        self._delivery: asyncio.Task[Reply] | None = None
+        self._delivery: asyncio.Task[None] | None = None
 
     # --- the connection -------------------------------------------------------------------------------------------
 
@@ -345,27 +345,19 @@ class Session(Transaction):
         """Hand the mail on at once, whatever becomes of the connection; no timer runs while the spool commits."""
         self._mail = None
         self._be_patient()
-        self._delivery = self._host.deliver(self._delivered(mail), mail.whole, mail.release)
-        self._delivery.add_done_callback(self._answer_mail)
+        self._delivery = self._host.deliver(self._delivered(mail), mail.whole, mail.release, self._answer_mail)
 
-    def _answer_mail(self, delivery: asyncio.Task[Reply]) -> None:
+    def _answer_mail(self, reply: Reply) -> None:
         """Nothing that happened to the connection meanwhile could cancel the delivery."""
         self._delivery = None
-        fault = None if delivery.cancelled() else delivery.exception()
-        if delivery.cancelled() or self.transport is None:
+        if self.transport is None:
             return
         self._set_post_data_state()  # type: ignore[no-untyped-call]
         self._reset_timeout()
-        if isinstance(fault, Exception):
-            self._failed(fault)
-        else:
-            self._answer_with(delivery.result())
-        self._go_on()
-
-    def _answer_with(self, reply: Reply) -> None:
         if reply.code == 250:
             self._commands = 0
         self._answer(reply)
+        self._go_on()
 
     def _delivered(self, mail: Incoming) -> Callable[[bytes | None], Delivery]:
         """What makes the delivery of the mail's bytes, by what is known now."""

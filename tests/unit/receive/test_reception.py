@@ -11,8 +11,8 @@ from apptrack_ingest.model import Envelope
 from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.deciding import Decider, Delivery
 from apptrack_ingest.receive.judging import TrustPolicy
-from apptrack_ingest.receive.policy import Directory, Limits
-from apptrack_ingest.receive.reception import Hooks, Reception, trace_header
+from apptrack_ingest.receive.policy import Directory, Limits, Reply
+from apptrack_ingest.receive.reception import Held, Hooks, Reception, trace_header
 from apptrack_ingest.trust import Connection, Rules
 
 from .conftest import Judge
@@ -42,8 +42,19 @@ def delivery(content: bytes, *recipients: str, peer: str = "127.0.0.1", **envelo
     )
 
 
+async def answer_to(reception: Reception, mail: Delivery) -> Reply:
+    """The reply, once all is done that comes after it."""
+
+    async def coming() -> Delivery:
+        return mail
+
+    reply, afterwards = await reception.receive(coming(), Held(lambda: None))
+    afterwards()
+    return reply
+
+
 async def test_a_mail_is_spooled_with_its_trace_on_top(make_reception, spool, mail):
-    reply = await make_reception().receive(delivery(mail))
+    reply = await answer_to(make_reception(), delivery(mail))
     assert reply.render() == "250 2.6.0 Queued as 1"
     ((message, arrivals),) = spool.kept
     assert message.raw.endswith(b"\r\n" + mail)
@@ -65,7 +76,7 @@ async def test_a_mail_is_spooled_with_its_trace_on_top(make_reception, spool, ma
 async def test_an_id_is_believed_only_from_a_trusted_peer_and_well_formed(
     make_reception, spool, peer, header, believed
 ):
-    await make_reception().receive(delivery(header + b"\r\nbody\r\n", peer=peer))
+    await answer_to(make_reception(), delivery(header + b"\r\nbody\r\n", peer=peer))
     ((_, (arrival,)),) = spool.kept
     assert (arrival.account, arrival.applicant_id) == ("north", believed)
     assert arrival.trusted == (peer == "127.0.0.1")
@@ -74,7 +85,9 @@ async def test_an_id_is_believed_only_from_a_trusted_peer_and_well_formed(
 
 async def test_one_application_per_account_and_one_message(make_reception, spool):
     content = b"X-iTrackID: 5\r\nX-Itrackid-Clientid: 22\r\n\r\n"
-    await make_reception().receive(delivery(content, "apply@shared.example", "x@south.example", "both@shared.example"))
+    await answer_to(
+        make_reception(), delivery(content, "apply@shared.example", "x@south.example", "both@shared.example")
+    )
     ((_, arrivals),) = spool.kept
     assert [arrival.account for arrival in arrivals] == ["south", None]
 
@@ -84,7 +97,7 @@ async def test_a_new_directory_counts_from_the_next_mail_on(make_reception, spoo
     reception.decider.configure(Directory(any_recipient="default"), TrustPolicy(), Limits())
     assert reception.recipient("who@ever.example", Connection("127.0.0.1"), 0) is policy.RECIPIENT_OK
     assert reception.recipient("who@ever.example", Connection("192.0.2.1"), 0) is policy.UNKNOWN_RECIPIENT
-    await reception.receive(delivery(mail, "who@ever.example"))
+    await answer_to(reception, delivery(mail, "who@ever.example"))
     assert [(a.account, a.applicant_id) for a in spool.kept[0][1]] == [("default", ID)]
 
 
@@ -100,10 +113,10 @@ async def test_of_a_recipient_known_before_nothing_is_remembered_past_a_reload(s
     reception = Reception(
         spool.put, Decider(directory, Remembering(), trust=before), clock=float, hostname="mx.example"
     )
-    await reception.receive(delivery(mail))
-    await reception.receive(delivery(mail))
+    await answer_to(reception, delivery(mail))
+    await answer_to(reception, delivery(mail))
     reception.decider.configure(Directory(any_recipient="default"), after, Limits())
-    await reception.receive(delivery(mail))
+    await answer_to(reception, delivery(mail))
     assert [arrivals[0].account for _, arrivals in spool.kept] == ["north", "north", "default"]
     assert asked == [{"north": (before.common,)}] * 2 + [{"default": (after.common,)}]
 
@@ -116,13 +129,13 @@ async def test_of_a_recipient_known_before_nothing_is_remembered_past_a_reload(s
     ],
 )
 async def test_what_is_over_a_limit_is_refused_and_not_spooled(make_reception, spool, content, limits, reply):
-    assert await make_reception(**limits).receive(delivery(content)) is reply
+    assert await answer_to(make_reception(**limits), delivery(content)) is reply
     assert spool.put_calls == 0
 
 
 async def test_as_many_received_headers_as_allowed_pass(make_reception, spool):
     content = b"Received: x\r\n" * 3 + b"\r\n"
-    assert (await make_reception(received_headers=3).receive(delivery(content))).code == 250
+    assert (await answer_to(make_reception(received_headers=3), delivery(content))).code == 250
 
 
 @pytest.mark.parametrize("error", [SpoolUnavailable("disk full"), ValueError("ann@example.org"), MemoryError()])
@@ -130,12 +143,12 @@ async def test_any_fault_is_temporary_and_its_text_told_to_nobody(make_reception
     spool.error = error
     reception = make_reception()
     with caplog.at_level(logging.DEBUG):
-        assert await reception.receive(delivery(mail)) is policy.TRY_LATER
+        assert await answer_to(reception, delivery(mail)) is policy.TRY_LATER
     assert type(error).__name__ in caplog.text
     assert "disk full" not in caplog.text
     assert "ann@example.org" not in caplog.text
     spool.error = None
-    assert (await reception.receive(delivery(mail))).code == 250
+    assert (await answer_to(reception, delivery(mail))).code == 250
 
 
 async def test_of_a_recipient_without_a_domain_nothing_is_logged(make_reception, caplog):
@@ -149,7 +162,7 @@ async def test_past_the_deadline_the_answer_is_451_and_the_put_goes_on(make_rece
     spool.gate = asyncio.Event()
     reception, told = make_reception(put_timeout=0.01), asyncio.Queue()
     reception.hooks = Hooks(spooled=told.put_nowait)
-    assert await reception.receive(delivery(mail)) is policy.TRY_LATER
+    assert await answer_to(reception, delivery(mail)) is policy.TRY_LATER
     assert spool.kept == [] and told.empty()
     spool.gate.set()
     counted = await asyncio.wait_for(told.get(), 10)
@@ -161,7 +174,7 @@ async def test_past_the_deadline_the_answer_is_451_and_the_put_goes_on(make_rece
 async def test_a_put_that_fails_late_is_noted_by_type_alone(make_reception, spool, mail, caplog):
     spool.gate, spool.error = asyncio.Event(), SpoolUnavailable("secret path")
     reception = make_reception(put_timeout=0.01)
-    assert await reception.receive(delivery(mail)) is policy.TRY_LATER
+    assert await answer_to(reception, delivery(mail)) is policy.TRY_LATER
     spool.gate.set()
     async with asyncio.timeout(10):
         while "late put ended" not in caplog.text:
@@ -172,7 +185,45 @@ async def test_a_put_that_fails_late_is_noted_by_type_alone(make_reception, spoo
 
 async def test_a_put_cancelled_by_others_is_a_fault_like_any(make_reception, spool, mail):
     spool.error = asyncio.CancelledError()
-    assert await make_reception().receive(delivery(mail)) is policy.TRY_LATER
+    assert await answer_to(make_reception(), delivery(mail)) is policy.TRY_LATER
+
+
+async def test_nothing_is_told_before_the_answer_is_there(make_reception, spool, mail):
+    reception, told = make_reception(), []
+    reception.hooks = Hooks(spooled=told.append, accept=told.append)
+
+    async def coming() -> Delivery:
+        return delivery(mail)
+
+    reply, afterwards = await reception.receive(coming(), Held(lambda: None))
+    assert (reply.code, len(spool.kept), told) == (250, 1, [])
+    afterwards()
+    assert [getattr(one, "message_id", "accepted") for one in told] == [1, "accepted"]
+
+
+async def test_a_mail_whose_bytes_cannot_be_had_is_answered_451(make_reception, spool, caplog):
+    async def coming() -> Delivery:
+        raise MemoryError("jane.doe@private.example")
+
+    reply, _ = await make_reception().receive(coming(), Held(lambda: None))
+    assert (reply, spool.kept) == (policy.TRY_LATER, [])
+    assert "MemoryError" in caplog.text and "jane" not in caplog.text
+
+
+async def test_what_a_mail_holds_is_kept_by_a_put_that_goes_on_and_let_go_of_once(make_reception, spool, mail):
+    spool.gate, freed = asyncio.Event(), asyncio.Queue()
+    held = Held(lambda: freed.put_nowait("freed"))
+
+    async def coming() -> Delivery:
+        return delivery(mail)
+
+    reply, _ = await make_reception(put_timeout=0.01).receive(coming(), held)
+    held.let_go()
+    assert reply is policy.TRY_LATER and freed.empty()
+    spool.gate.set()
+    assert await asyncio.wait_for(freed.get(), 10) == "freed"
+    held.let_go()
+    assert freed.empty()
 
 
 def trace(recipients: tuple[str, ...] = ("jobs@north.example",), **changes) -> str:
