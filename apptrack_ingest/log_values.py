@@ -77,6 +77,12 @@ encoded = json.JSONEncoder(check_circular=False, default=str).encode
 """What structlog's own renderer gives, by an encoder that is not made anew for each line."""
 
 
+def members(fields: Mapping[str, Any]) -> str:
+    """The fields as members of a JSON object; their names have no character that JSON escapes."""
+    # `as_json`, without the call: each mail has some thirty.
+    return ", ".join([f'"{key}": {_AS_JSON.get(type(value), _any_as_json)(value)}' for key, value in fields.items()])
+
+
 def as_json(value: Any) -> str:
     """What `encoded(safe_value(value))` gives, for a tenth of the cost where it is a number or a word in common use."""
     return _AS_JSON.get(type(value), _any_as_json)(value)
@@ -91,7 +97,7 @@ def _float_as_json(value: float) -> str:
 
 
 def _list_as_json(values: list[Any]) -> str:
-    return f"[{', '.join([as_json(value) for value in values])}]"
+    return f"[{', '.join([_AS_JSON.get(type(value), _any_as_json)(value) for value in values])}]"
 
 
 _AS_JSON: dict[type, Callable[[Any], str]] = {

@@ -23,7 +23,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from apptrack_ingest import log_values
 from apptrack_ingest.errors import SpoolUnavailable
-from apptrack_ingest.log_values import as_json, encoded, safe_value, type_name
+from apptrack_ingest.log_values import as_json, encoded, members, safe_value, type_name
 from apptrack_ingest.settings import Log
 
 redact, escape = log_values.redact, log_values.escape
@@ -326,10 +326,9 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def tell(self, level: str, event: str, fields: Mapping[str, Any], logger: str) -> None:
         """Writes what it would write of a record of these (names without a character that JSON escapes), without one."""
-        shown = ", ".join([f'"{key}": {as_json(value)}' for key, value in fields.items()])
         line = (
             f'{{"timestamp": "{_now()}", "level": "{level}", "role": {self._role}, "event": "{event}", '
-            f'{shown}, "logger": "{logger}"}}\n'
+            f'{members(fields)}, "logger": "{logger}"}}\n'
         )
         self.acquire()
         try:

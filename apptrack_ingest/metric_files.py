@@ -105,13 +105,14 @@ class Unwritten:
         self._observed: list[tuple[Distribution, float]] = []
         self._set: dict[Gauge, float] = {}
         self._writing = Lock()
-        self._due_in: asyncio.AbstractEventLoop | None = None
         self._thread = _NO_THREAD
-        """In which the writing is due."""
+        """In which the writing is due, as long as its loop runs."""
+        self._runs: Callable[[], bool] = bool
 
     def add(self, metric: Counter | Gauge, by: float = 1.0) -> None:
         """Adds to a counter or a gauge."""
-        if not self._waits():
+        # `_waits`, without the call: a mail comes here a dozen times.
+        if not (self._thread == get_ident() and self._runs()) and not self._is_due():
             metric.inc(by)
         elif by == 1.0:
             self._counted.append(metric)
@@ -152,9 +153,7 @@ class Unwritten:
     def _waits(self) -> bool:
         """Whether a writing is due for what is counted here and now."""
         # Asked dozens of times for each mail: until Python 3.12 `get_running_loop` makes a system call each time.
-        if self._due_in is not None and self._thread == get_ident() and self._due_in.is_running():
-            return True
-        return self._is_due()
+        return (self._thread == get_ident() and self._runs()) or self._is_due()
 
     def _is_due(self) -> bool:
         """Sees to it that one is, where there is a loop to do it."""
@@ -162,7 +161,7 @@ class Unwritten:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return False
-        self._due_in, self._thread = loop, get_ident()
+        self._runs, self._thread = loop.is_running, get_ident()
         loop.call_later(WRITTEN_AFTER, self.write)
         return True
 

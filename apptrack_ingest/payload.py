@@ -93,7 +93,11 @@ def _json_safe(value: Any) -> Any:
     if isinstance(value, str):
         return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {key: _json_safe(item) for key, item in value.items()}
+        # Most are nothing, or plain: not asked for each, of some hundred that an application has.
+        return {
+            key: item if item is None or (item.__class__ is str and item.isascii()) else _json_safe(item)
+            for key, item in value.items()
+        }
     if isinstance(value, _LISTS):
         return [_json_safe(item) for item in value]
     return value

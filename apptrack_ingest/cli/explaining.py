@@ -153,7 +153,9 @@ async def _explain(
     judge = intake.judge_of(found)
     limits = intake.limits_of(found)
     decider = Decider(intake.directory_of(found), judge, trust=intake.trust_of(found), limits=limits)
-    answered = tuple((address, decider.recipient(address, connection, n)) for n, address in enumerate(recipients))
+    answered = tuple(
+        (address, decider.recipient(address, connection.address, n)) for n, address in enumerate(recipients)
+    )
     accepted = tuple(address for address, reply in answered if reply is policy.RECIPIENT_OK)
     envelope = Envelope(sender, accepted, connection.address, connection.helo)
     reader = DataReader(limits.message_size)

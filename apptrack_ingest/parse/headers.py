@@ -51,10 +51,11 @@ def header_block(raw: bytes, limit: int) -> bytes | None:
     if raw.startswith(_EMPTY_LINES):
         return b""
     # By the usual one first: the others are then looked for in the block alone, and not in as much as `limit` of a body.
-    found = -1
-    for empty in (b"\n\r\n", b"\n\n", b"\n\r\r\n"):
-        end = raw.find(empty, 0, limit + len(empty) - 1 if found < 0 else found + len(empty) - 1)
-        found = end if end >= 0 else found
+    found = raw.find(b"\n\r\n", 0, limit + 2)
+    bare = raw.find(b"\n\n", 0, (limit if found < 0 else found) + 1)
+    found = found if bare < 0 else bare
+    doubled = raw.find(b"\n\r\r\n", 0, (limit if found < 0 else found) + 3)
+    found = found if doubled < 0 else doubled
     if found >= 0:
         return raw[: found + 1]
     return raw if len(raw) <= limit else None

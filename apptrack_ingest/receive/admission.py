@@ -17,7 +17,6 @@ from apptrack_ingest.receive.proxy import MalformedHeader, ProxyHeader
 from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.session import Session
 from apptrack_ingest.receive.tls import beneath
-from apptrack_ingest.trust import Connection
 
 HANDSHAKE_TIMEOUT: Final = 30.0
 """Seconds that a TLS handshake may take."""
@@ -139,7 +138,7 @@ class Admission(asyncio.BufferedProtocol):
         if reply is policy.PROXY_REQUIRED:
             limit = Limit.PROXY
         if reply is not policy.SHUTTING_DOWN:
-            self._host.reception.refused(reply, limit, Connection(self._address))
+            self._host.reception.refused(reply, limit, self._address)
         if self._entry.tls != "implicit" and not self._transport.is_closing():
             self._transport.write(reply.render().encode() + b"\r\n")
             self._host.reception.hooks.reply(reply.code)

@@ -65,11 +65,11 @@ class Decider:
         """Use these from the next command on (a reload)."""
         self._directory, self.trust, self.limits = directory, trust, limits
 
-    def recipient(self, address: str, connection: Connection, already: int) -> Reply:
-        """The answer to RCPT for this address, with so many recipients accepted before it. We never relay."""
+    def recipient(self, address: str, peer: str, already: int) -> Reply:
+        """The answer to a peer's RCPT for this address, with so many recipients accepted before it. We never relay."""
         if address == policy.NULL_SENDER:
             return policy.BAD_ADDRESS
-        if self._directory.resolve(address, local=is_loopback(connection.address)) is Special.UNKNOWN:
+        if self._directory.resolve(address, local=is_loopback(peer)) is Special.UNKNOWN:
             return policy.UNKNOWN_RECIPIENT
         if already >= self.limits.recipients:
             return policy.TOO_MANY_RECIPIENTS

@@ -22,7 +22,6 @@ from apptrack_ingest.receive.patience import Patience
 from apptrack_ingest.receive.policy import Reply
 from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.wording import in_our_words
-from apptrack_ingest.trust import Connection
 
 log = logging.getLogger("apptrack_ingest.receive")
 
@@ -57,15 +56,19 @@ class Dialogue(Patience, aiosmtpd.SMTP, asyncio.BufferedProtocol):
     session: Any
     envelope: Any
     _host: Host
+    _believed_address: str
     _buffer: memoryview
     _replied: Callable[[int], None]
 
     _commands_by_name: ClassVar[dict[str, Command]] = {}
     _said_by_name: ClassVar[dict[str, Said]] = {}
+    _names: ClassVar[dict[bytes, str]] = {}
+    """Those that are commands, as nearly every client writes them."""
 
     def __init_subclass__(cls) -> None:
         cls._commands_by_name = _by_name(cls, "smtp_")
         cls._said_by_name = _by_name(cls, "said_")
+        cls._names = {name.encode(): name for name in cls._commands_by_name}
 
     def __init__(self, common: dict[str, Any]) -> None:
         """`common` is what `pattern` gave: not aiosmtpd's own constructor, which costs as much as a small mail."""
@@ -76,11 +79,6 @@ class Dialogue(Patience, aiosmtpd.SMTP, asyncio.BufferedProtocol):
         self._again: asyncio.Handle | None = None
         self._unknown = 0
         self._ended = self._choked = self._held_back = self._hung_up = False
-
-    @property
-    def connection(self) -> Connection:
-        """What is known of the other end by now."""
-        raise NotImplementedError
 
     @property
     def auth_offered(self) -> bool:
@@ -110,7 +108,7 @@ class Dialogue(Patience, aiosmtpd.SMTP, asyncio.BufferedProtocol):
 
     def _hear(self, data: bytes) -> None:
         """Bytes of commands, to be worked as far as they go now; the rest waits, and more is not read for long."""
-        if self._lines.is_next(data) and self._waiting and self._asked is None:
+        if self._lines.is_next(data) and self._asked is None and self._waiting:
             # Nearly always: one command, from a client that waits for its reply.
             if self._may_go_on():
                 self._obey(data.rstrip(b"\r\n"))
@@ -183,10 +181,10 @@ class Dialogue(Patience, aiosmtpd.SMTP, asyncio.BufferedProtocol):
     def _obey(self, line: bytes) -> None:
         """One command's line, without its end."""
         word, _, rest = line.partition(b" ")
-        if not line or not word.isascii():
+        name = self._names.get(word) or _name(word)
+        if not name:
             self._answer(self._refusal_of_line() or policy.BAD_SYNTAX)
             return
-        name = word.decode("ascii").upper()
         if len(line) > LONGEST_COMMAND and len(line) > self._longest(name):
             self._answer(self._refusal_of_line() or policy.LINE_TOO_LONG)
             return
@@ -266,7 +264,7 @@ class Dialogue(Patience, aiosmtpd.SMTP, asyncio.BufferedProtocol):
         """Send a reply of aiosmtpd's or of our hooks; all that is not from our own table is put into our words."""
         reply = self._host.replies.get(status) or in_our_words(status)
         if reply is policy.TOO_BIG:  # of itself aiosmtpd refuses no size but the one that MAIL declares
-            self._host.reception.refused(reply, Limit.MESSAGE_SIZE, self.connection)
+            self._host.reception.refused(reply, Limit.MESSAGE_SIZE, self._believed_address)
         self._answer(reply)
 
     def _answer(self, reply: Reply) -> None:
@@ -359,6 +357,11 @@ def pattern(host: Host, hooks: object, loop: asyncio.AbstractEventLoop) -> dict[
 
 def _by_name(kind: type, prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): getattr(kind, name) for name in dir(kind) if name.startswith(prefix)}
+
+
+def _name(word: bytes) -> str:
+    """A command's name, or what stands in its place; empty where it is none."""
+    return word.decode("ascii").upper() if word.isascii() else ""
 
 
 def at_once(command: Coroutine[Any, Any, None]) -> None:

@@ -21,7 +21,7 @@ from apptrack_ingest.receive.deciding import Decider, Decision, Delivery
 from apptrack_ingest.receive.policy import Limits, Reply
 from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.refusals import Refusals
-from apptrack_ingest.trust import Connection, Rule
+from apptrack_ingest.trust import Rule
 
 log = logging.getLogger("apptrack_ingest.receive")
 
@@ -126,11 +126,12 @@ class Reception:
         """What one session and one mail may take, as it holds now."""
         return self.decider.limits
 
-    def refused(self, reply: Reply, limit: Limit | None, connection: Connection) -> Reply:
-        """Takes note that a peer was refused something by this reply, at this limit; returns the reply."""
+    def refused(self, reply: Reply, limit: Limit | None, peer: str) -> Reply:
+        """Takes note that a peer (its address, "" where it is not known) was refused something by this reply, at this limit;
+        returns the reply."""
         if limit is not None:
             self.hooks.limited(limit)
-        self._refusals.tell(reply, peer=connection.address or NAMELESS)
+        self._refusals.tell(reply, peer=peer or NAMELESS)
         return reply
 
     def handshake_failed(self, error: BaseException, peer: str) -> None:
@@ -138,29 +139,29 @@ class Reception:
         self.hooks.limited(Limit.TLS_HANDSHAKE)
         self._refusals.handshake(type(error).__name__, peer=peer)
 
-    def recipient(self, address: str, connection: Connection, already: int) -> Reply:
-        """The answer to RCPT for this address, with so many recipients accepted before it."""
-        reply = self.decider.recipient(address, connection, already)
+    def recipient(self, address: str, peer: str, already: int) -> Reply:
+        """The answer to a peer's RCPT for this address, with so many recipients accepted before it."""
+        reply = self.decider.recipient(address, peer, already)
         if reply is policy.TOO_MANY_RECIPIENTS:
             self.hooks.limited(Limit.RECIPIENTS)
         if reply is not policy.RECIPIENT_OK:
-            self._refusals.tell(reply, peer=connection.address or NAMELESS, domain=_domain(address))
+            self._refusals.tell(reply, peer=peer or NAMELESS, domain=_domain(address))
         return reply
 
-    def refusal_of_mail(self, connection: Connection, size: int) -> Reply | None:
+    def refusal_of_mail(self, peer: str, size: int) -> Reply | None:
         """Whether a peer may begin one more mail now, of so many bytes as it says (0: it does not); None: it may."""
         doorkeeper = self.decider.doorkeeper
-        if doorkeeper is not None and (met := doorkeeper.message(connection.address)) is not None:
-            return self.refused(policy.TOO_MANY_MAILS, met, connection)
-        return self._refusal_for_lack_of_room(connection, size)
+        if doorkeeper is not None and (met := doorkeeper.message(peer)) is not None:
+            return self.refused(policy.TOO_MANY_MAILS, met, peer)
+        return self._refusal_for_lack_of_room(peer, size)
 
-    def refusal_of_data(self, connection: Connection) -> Reply | None:
+    def refusal_of_data(self, peer: str) -> Reply | None:
         """Whether there is room still, now that the mail itself is to come; None: there is."""
-        return self._refusal_for_lack_of_room(connection, 0)
+        return self._refusal_for_lack_of_room(peer, 0)
 
-    def _refusal_for_lack_of_room(self, connection: Connection, size: int) -> Reply | None:
+    def _refusal_for_lack_of_room(self, peer: str, size: int) -> Reply | None:
         short = self.decider.pressure.shortage(size) if self.decider.pressure is not None else None
-        return self.refused(policy.NO_ROOM, short, connection) if short is not None else None
+        return self.refused(policy.NO_ROOM, short, peer) if short is not None else None
 
     # --- the mail -------------------------------------------------------------------------------------------------
 

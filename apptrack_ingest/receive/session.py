@@ -57,8 +57,6 @@ class Session(Transaction):
         self.tls_context = tls.current() if tls and entry.tls in ("starttls", "required") else None
         self._tls: ssl.SSLObject | None = None
         self._certificate: Certificate | None = None
-        self._known: Connection | None = None
-        self._helo: str | None = None
         doorkeeper = host.reception.decider.doorkeeper
         self._auth = Authentication(host.users, doorkeeper, self._believed_address)
         self._commands = self._declared = 0
@@ -145,11 +143,8 @@ class Session(Transaction):
     @property
     def connection(self) -> Connection:
         """What is known of the other end by now."""
-        helo, user, certificate, known = self.session.host_name, self._auth.user, self._certificate, self._known
-        if known is None or self._helo is not helo or known.user is not user or known.certificate is not certificate:
-            known = Connection(self._believed_address, helo=_printable(helo), user=user, certificate=certificate)
-            self._known, self._helo = known, helo
-        return known
+        helo, user = _printable(self.session.host_name), self._auth.user
+        return Connection(self._believed_address, helo=helo, user=user, certificate=self._certificate)
 
     @property
     def _busy(self) -> bool:
@@ -177,11 +172,10 @@ class Session(Transaction):
         """Asked before each line is read: what a peer pipelined behind the end of its session is not worked."""
         if self._hung_up or self.transport is None or self.transport.is_closing():
             return False
-        if self._host.draining:
-            self.hang_up(policy.SHUTTING_DOWN)
-        elif self._over:
-            self.hang_up(policy.SESSION_TOO_LONG)
-        return not (self._host.draining or self._over)
+        if not (self._host.draining or self._over):
+            return True
+        self.hang_up(policy.SHUTTING_DOWN if self._host.draining else policy.SESSION_TOO_LONG)
+        return False
 
     def _timeout_cb(self) -> None:
         """The peer was idle too long."""
@@ -191,7 +185,7 @@ class Session(Transaction):
     def _time_is_over(self) -> None:
         """The session lasted too long; where the spool is committing its mail, the answer to that goes out first."""
         self._over = True
-        self._host.reception.refused(policy.SESSION_TOO_LONG, Limit.SESSION_TIME, self.connection)
+        self._host.reception.refused(policy.SESSION_TOO_LONG, Limit.SESSION_TIME, self._believed_address)
         if self._mail is not None or self._waiting or self._room is not None:
             self._hang_up_or_cut(policy.SESSION_TOO_LONG)
 
@@ -199,14 +193,15 @@ class Session(Transaction):
 
     def _refusal_of_line(self) -> Reply | None:
         self._commands += 1
-        if self._commands <= self._limits.commands:
-            return None
-        return self._host.reception.refused(policy.TOO_MANY_COMMANDS, Limit.COMMANDS, self.connection)
+        return self._too_many_commands() if self._commands > self._limits.commands else None
+
+    def _too_many_commands(self) -> Reply:
+        return self._host.reception.refused(policy.TOO_MANY_COMMANDS, Limit.COMMANDS, self._believed_address)
 
     def _refusal_of_command(self, name: str, arg: str | None) -> Reply | None:
-        refusal = self._refusal_of_line()
-        if refusal is not None:
-            return refusal
+        self._commands += 1
+        if self._commands > self._limits.commands:
+            return self._too_many_commands()
         if self._entry.tls == "required" and self._tls is None and name not in BEFORE_TLS:
             return policy.TLS_REQUIRED
         if name != "MAIL":
@@ -215,7 +210,7 @@ class Session(Transaction):
             return policy.AUTH_REQUIRED
         size = _SIZE.search(arg or "")
         self._declared = int(size[1]) if size else 0
-        return self._host.reception.refusal_of_mail(self.connection, self._declared)
+        return self._host.reception.refusal_of_mail(self._believed_address, self._declared)
 
     def said_EHLO(self, hostname: str | None) -> bool:
         """RFC 5321, 4.1.1.1."""
@@ -259,9 +254,9 @@ class Session(Transaction):
         """RFC 4954, under TLS only."""
         reply = self._refusal_of_auth() or await self._auth.attempt(arg or "", self._ask)
         if reply in (policy.WRONG_CREDENTIALS, policy.TOO_MANY_LOGINS):
-            self._host.reception.refused(reply, Limit.CREDENTIALS, self.connection)
+            self._host.reception.refused(reply, Limit.CREDENTIALS, self._believed_address)
         elif reply is policy.AUTH_BUSY:
-            self._host.reception.refused(reply, Limit.AUTH_QUEUE, self.connection)
+            self._host.reception.refused(reply, Limit.AUTH_QUEUE, self._believed_address)
         if reply is policy.TOO_MANY_LOGINS:
             self.hang_up(reply)
         else:
@@ -315,7 +310,7 @@ class Session(Transaction):
             return policy.RECIPIENT_FIRST
         if arg:
             return policy.BAD_ARGUMENTS
-        return self._host.reception.refusal_of_data(self.connection)
+        return self._host.reception.refusal_of_data(self._believed_address)
 
     async def _begin_with_room(self, share: Share, room: int) -> None:
         """Let a mail begin as soon as there is room for all of it as declared (RFC 1870), for a while that every client
@@ -327,7 +322,7 @@ class Session(Transaction):
             self._begin_mail(share, room)
         else:
             self._reset_timeout()
-            self._answer(self._host.reception.refused(policy.NO_ROOM, Limit.BYTES_IN_FLIGHT, self.connection))
+            self._answer(self._host.reception.refused(policy.NO_ROOM, Limit.BYTES_IN_FLIGHT, self._believed_address))
 
     def _begin_mail(self, share: Share, reserved: int) -> None:
         """All that comes from here on, and what came already, is the mail's."""

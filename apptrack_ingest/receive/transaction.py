@@ -65,7 +65,7 @@ class Transaction(Dialogue):
 
     def taken(self, recipient: str) -> Reply:
         """The answer to a recipient, who is in the envelope from now on if it is yes."""
-        reply = self._host.reception.recipient(recipient, self.connection, len(self.envelope.rcpt_tos))
+        reply = self._host.reception.recipient(recipient, self._believed_address, len(self.envelope.rcpt_tos))
         if reply is policy.RECIPIENT_OK:
             self.envelope.rcpt_tos.append(recipient)
         return reply

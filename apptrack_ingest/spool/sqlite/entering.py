@@ -12,6 +12,7 @@ where it is: it holds the bytes of a small mail, until they are erased.
 import json
 import sqlite3
 from collections.abc import Sequence
+from functools import lru_cache
 
 from apptrack_ingest.model import Arrival
 
@@ -58,15 +59,22 @@ _LARGEST = 2**63 - 1
 
 def written(arrivals: Sequence[Arrival]) -> str:
     """A message's applications as a row of `puts` has them. OverflowError for an id that SQLite could not keep."""
-    return _encoded([_written(each) for each in arrivals])
+    return f"[{','.join([_written(each) for each in arrivals])}]"
 
 
-def _written(arrival: Arrival) -> tuple[str | None, int | None, int, str]:
-    if not -_LARGEST <= (arrival.applicant_id or 0) <= _LARGEST:
+def _written(arrival: Arrival) -> str:
+    applicant_id = arrival.applicant_id
+    if not -_LARGEST <= (applicant_id or 0) <= _LARGEST:
         raise OverflowError("the applicant id is larger than SQLite can keep")
+    number = "null" if applicant_id is None else int(applicant_id)
+    return f"[{_as_json(arrival.account)},{number},{int(arrival.trusted)},{_as_json(arrival.trust_note)}]"
+
+
+@lru_cache(1000)
+def _as_json(text: str | None) -> str:
+    """Accounts, and why mail is believed: few, and the same again and again."""
     # SQLite's JSON ends a text at a NUL.
-    note = arrival.trust_note.replace("\0", "\ufffd")
-    return arrival.account, arrival.applicant_id, int(arrival.trusted), note
+    return _encoded(None if text is None else text.replace("\0", "\ufffd"))
 
 
 def last_id(connection: sqlite3.Connection) -> int:

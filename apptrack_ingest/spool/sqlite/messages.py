@@ -6,7 +6,7 @@ import sqlite3
 import zlib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from types import MappingProxyType
 
@@ -61,17 +61,21 @@ def _row(
         message_id,
         message.received_at,
         envelope.sender,
-        json.dumps(envelope.recipients),
+        _as_json(envelope.recipients),
         envelope.peer,
         envelope.helo,
         int(envelope.smtputf8),
         len(message.raw),
         json.dumps(message.evidence) if message.evidence else "[]",
-        json.dumps(message.warnings) if message.warnings else "[]",
+        _as_json(message.warnings),
         crc32,
         written(arrivals),
         message.raw if place is None else None,
     )
+
+
+_as_json = lru_cache(256)(json.dumps)
+"""Of a mail's recipients, and of what was odd about it: the same few again and again."""
 
 
 def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]]) -> None:

@@ -95,8 +95,8 @@ async def test_one_application_per_account_and_one_message(make_reception, spool
 async def test_a_new_directory_counts_from_the_next_mail_on(make_reception, spool, mail):
     reception = make_reception()
     reception.decider.configure(Directory(any_recipient="default"), TrustPolicy(), Limits())
-    assert reception.recipient("who@ever.example", Connection("127.0.0.1"), 0) is policy.RECIPIENT_OK
-    assert reception.recipient("who@ever.example", Connection("192.0.2.1"), 0) is policy.UNKNOWN_RECIPIENT
+    assert reception.recipient("who@ever.example", "127.0.0.1", 0) is policy.RECIPIENT_OK
+    assert reception.recipient("who@ever.example", "192.0.2.1", 0) is policy.UNKNOWN_RECIPIENT
     await answer_to(reception, delivery(mail, "who@ever.example"))
     assert [(a.account, a.applicant_id) for a in spool.kept[0][1]] == [("default", ID)]
 
@@ -154,7 +154,7 @@ async def test_any_fault_is_temporary_and_its_text_told_to_nobody(make_reception
 async def test_of_a_recipient_without_a_domain_nothing_is_logged(make_reception, caplog):
     reception = make_reception()
     for address in ("jane.doe.private", '"jane doe"', "jane.doe@private.example"):
-        assert reception.recipient(address, Connection("192.0.2.1"), 0) is policy.UNKNOWN_RECIPIENT
+        assert reception.recipient(address, "192.0.2.1", 0) is policy.UNKNOWN_RECIPIENT
     assert "refused" in caplog.text and "jane" not in caplog.text
 
 
