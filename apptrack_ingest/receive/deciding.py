@@ -1,7 +1,6 @@
 """Decides what is to become of a recipient and of a whole mail, without spooling anything."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from apptrack_ingest.model import Arrival, Envelope, HeldReason
@@ -14,8 +13,7 @@ from apptrack_ingest.receive.rates import Doorkeeper, Limit
 from apptrack_ingest.trust import Connection, Judgement, Mail, Rule, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One mail at the end of its DATA: envelope, connection, the protocol it came by (RFC 3848), exact bytes, and what
     was odd. `no_room`: it was not kept, because too many bytes were in flight."""
 

@@ -29,8 +29,7 @@ Put = Callable[[Message, Sequence[Arrival]], Awaitable[int]]
 """Puts a message with its applications into the spool; returns its id once COMMITTED, raises SpoolUnavailable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spooled:
+class Spooled(NamedTuple):
     """A mail that was committed: when it came (epoch seconds), its applications, its size in bytes, and the seconds that the
     commit took."""
 
@@ -222,7 +221,7 @@ class Reception:
         envelope, is_token = delivery.envelope, self.decider.trust.is_token
         shown = tuple([policy.without_secret(address, is_token) for address in envelope.recipients])
         if shown != envelope.recipients:
-            delivery = replace(delivery, envelope=replace(envelope, recipients=shown))
+            delivery = delivery._replace(envelope=replace(envelope, recipients=shown))
         trace, content = trace_header(delivery, self.hostname, now), delivery.content
         return Message(
             envelope=delivery.envelope,

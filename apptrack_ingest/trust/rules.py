@@ -102,8 +102,7 @@ def network_of(address: Address | None, networks: Sequence[Network]) -> Network 
     return next((network for network in networks if address is not None and address in network), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(NamedTuple):
     """Who is on the other end: its IP address, the name it gave itself (HELO), the user and certificate it proved."""
 
     address: str
