@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from apptrack_ingest import logs, settings
@@ -143,15 +144,26 @@ class Housekeeping:
             return
         # Several workers may be about to send it: one of them takes it, for as long as it needs to be tried again.
         since = now - self.settings.digest.every
-        if not await self.spool.take_mark(DIGEST_MARK, since + DIGEST_AGAIN, after=since):
-            return
-        failed = await digest.deliver(note, self.settings.digest)
+        taken = since + DIGEST_AGAIN
+        try:
+            if not await self.spool.take_mark(DIGEST_MARK, taken, after=since):
+                return
+            failed = await digest.deliver(note, self.settings.digest)
+        except asyncio.CancelledError:
+            await self._leave_to_the_next(taken, since)
+            raise
         if failed:
             # Not at once again: one of two ways may have taken it, and its readers need no copy a minute.
             log.error("digest not delivered", ways=list(failed))
             return
         await self.spool.set_mark(DIGEST_MARK, now)
         log.info("digest delivered")
+
+    async def _leave_to_the_next(self, taken: float, before: float) -> None:
+        """A stop came in between: the digest is due as before. Not asked first whether it was ours, for the taking of it may
+        have been cut off and go on; what another has delivered since is later, and stays."""
+        with suppress(SpoolUnavailable):
+            await self.spool.take_mark(DIGEST_MARK, before, after=taken)
 
     async def _rows(self) -> list[Summary]:
         waiting = await self.spool.find(Filter(states=(State.HELD, State.FAILED), limit=DIGEST_ROWS))

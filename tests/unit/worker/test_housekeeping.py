@@ -135,3 +135,39 @@ async def test_of_several_workers_one_sends_the_digest(world, monkeypatch):
     assert await all_tell() == 0
     world.clock.time += 2
     assert await all_tell() == 1
+
+
+@pytest.mark.parametrize("cut_off_in", ["deliver", "take_mark"])
+async def test_a_digest_that_a_stop_came_before_is_the_next_workers(world, monkeypatch, cut_off_in):
+    await world.receive("acme")
+    await world.spool.act(1, Action(Event.HOLD, "jo"), now=world.clock.now())
+    sent, reached = [], asyncio.Event()
+
+    async def delivered(note, where):
+        sent.append(note)
+        return ()
+
+    async def for_ever(*_, **__):
+        reached.set()
+        await asyncio.Event().wait()
+
+    async def taken_all_the_same(*arguments, **named):
+        monkeypatch.setattr(world.spool, "take_mark", take_mark)
+        await take_mark(*arguments, **named)
+        await for_ever()
+
+    take_mark = world.spool.take_mark
+    monkeypatch.setattr(housekeeping.digest, "deliver", for_ever)
+    if cut_off_in == "take_mark":
+        monkeypatch.setattr(world.spool, "take_mark", taken_all_the_same)
+    wanted = Settings(digest={"webhook_url": "https://chat.example/x", "every": "1h"})
+    stopped = asyncio.create_task(Housekeeping(world.spool, world.clock, wanted).tell())
+    await reached.wait()
+    stopped.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopped
+    monkeypatch.setattr(housekeeping.digest, "deliver", delivered)
+    world.clock.time += 1
+    for _ in range(2):
+        await Housekeeping(world.spool, world.clock, wanted).tell()
+    assert len(sent) == 1
