@@ -95,7 +95,7 @@ def _json_safe(value: Any) -> Any:
     if isinstance(value, dict):
         # Most are nothing, or plain: not asked for each, of some hundred that an application has.
         return {
-            key: item if item is None or (item.__class__ is str and item.isascii()) else _json_safe(item)
+            key: item if item is None or (type(item) is str and item.isascii()) else _json_safe(item)
             for key, item in value.items()
         }
     if isinstance(value, _LISTS):

@@ -181,10 +181,12 @@ class Dialogue(Patience, aiosmtpd.SMTP, asyncio.BufferedProtocol):
     def _obey(self, line: bytes) -> None:
         """One command's line, without its end."""
         word, _, rest = line.partition(b" ")
-        name = self._names.get(word) or _name(word)
-        if not name:
-            self._answer(self._refusal_of_line() or policy.BAD_SYNTAX)
-            return
+        name = self._names.get(word)
+        if name is None:
+            if not line or not word.isascii():
+                self._answer(self._refusal_of_line() or policy.BAD_SYNTAX)
+                return
+            name = word.decode("ascii").upper()
         if len(line) > LONGEST_COMMAND and len(line) > self._longest(name):
             self._answer(self._refusal_of_line() or policy.LINE_TOO_LONG)
             return
@@ -357,11 +359,6 @@ def pattern(host: Host, hooks: object, loop: asyncio.AbstractEventLoop) -> dict[
 
 def _by_name(kind: type, prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): getattr(kind, name) for name in dir(kind) if name.startswith(prefix)}
-
-
-def _name(word: bytes) -> str:
-    """A command's name, or what stands in its place; empty where it is none."""
-    return word.decode("ascii").upper() if word.isascii() else ""
 
 
 def at_once(command: Coroutine[Any, Any, None]) -> None:

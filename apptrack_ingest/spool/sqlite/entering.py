@@ -67,12 +67,12 @@ def _written(arrival: Arrival) -> str:
     if not -_LARGEST <= (applicant_id or 0) <= _LARGEST:
         raise OverflowError("the applicant id is larger than SQLite can keep")
     number = "null" if applicant_id is None else int(applicant_id)
-    return f"[{_as_json(arrival.account)},{number},{int(arrival.trusted)},{_as_json(arrival.trust_note)}]"
+    return f"[{_text(arrival.account)},{number},{int(arrival.trusted)},{_text(arrival.trust_note)}]"
 
 
-@lru_cache(1000)
-def _as_json(text: str | None) -> str:
-    """Accounts, and why mail is believed: few, and the same again and again."""
+@lru_cache(256)
+def _text(text: str | None) -> str:
+    """An account, or why mail is believed, as JSON: nearly always the same few."""
     # SQLite's JSON ends a text at a NUL.
     return _encoded(None if text is None else text.replace("\0", "\ufffd"))
 

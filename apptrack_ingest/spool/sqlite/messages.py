@@ -61,21 +61,22 @@ def _row(
         message_id,
         message.received_at,
         envelope.sender,
-        _as_json(envelope.recipients),
+        _list(envelope.recipients),
         envelope.peer,
         envelope.helo,
         int(envelope.smtputf8),
         len(message.raw),
         json.dumps(message.evidence) if message.evidence else "[]",
-        _as_json(message.warnings),
+        _list(message.warnings),
         crc32,
         written(arrivals),
         message.raw if place is None else None,
     )
 
 
-_as_json = lru_cache(256)(json.dumps)
-"""Of a mail's recipients, and of what was odd about it: the same few again and again."""
+_list = lru_cache(32)(json.dumps)
+"""A mail's recipients, and what was odd about it, as JSON: nearly always the same few. Not many are remembered, for a sender
+may give a hundred long ones with each mail."""
 
 
 def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]]) -> None:

@@ -1,6 +1,7 @@
 """SMTP sessions over real sockets: the protocol, DATA, and everything a peer may do to us."""
 
 import asyncio
+import dataclasses
 import inspect
 import logging
 import re
@@ -64,6 +65,8 @@ async def test_ehlo_announces_what_we_can(client):
         ([], "NOOP " + "x" * 996, "500 5.5.2"),
         ([], "NOOP " + "x" * 100_000, "500 5.5.2"),
         ([], "FOO <ann@example.org>", "500 5.5.1 Command not recognised"),
+        ([], " NOOP", "500 5.5.1 Command not recognised"),
+        ([], "noop", "250 2.0.0"),
         ([], "NOOP hi", "250 2.0.0"),
         ([], "RSET", "250 2.0.0"),
         ([], "RSET x", "501 5.5.4"),
@@ -128,6 +131,16 @@ async def test_more_recipients_than_allowed_are_put_off(make_intake, mail):
     client.send(mail + b".\r\n")
     assert (await client.reply()).startswith("250 2.6.0")
     assert intake.spool.message.envelope.recipients == ("x0@south.example", "x1@south.example")
+
+
+async def test_the_sender_is_answered_before_the_mail_is_told_of(make_intake):
+    intake, told = await make_intake(), []
+    intake.reception.hooks = dataclasses.replace(
+        intake.reception.hooks, spooled=lambda mail: told.append(intake.replies[-1])
+    )
+    client = await intake.connect()
+    await client.deliver()
+    assert (told, intake.replies[-2:]) == (["250"], ["354", "250"])
 
 
 def test_every_reply_the_library_can_give_is_put_into_our_words():
