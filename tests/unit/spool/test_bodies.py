@@ -393,6 +393,23 @@ def test_after_a_sync_that_failed_nothing_more_is_written_there(
     appender.close()
 
 
+async def test_no_row_is_committed_before_its_body_is_on_the_disk(
+    database: Path, spool: SqliteSpool, mail: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, seen = os.fdatasync, []
+
+    def looks(file: int) -> None:
+        with contextlib.closing(connect(database, 10)) as connection:
+            seen.append(connection.execute("SELECT count(*) FROM messages").fetchone()[0])
+            seen[-1] += connection.execute(f"SELECT count(*) FROM puts WHERE id > {entering.ENTERED}").fetchone()[0]
+        really(file)
+
+    monkeypatch.setattr(os, "fdatasync", looks)
+    for n in range(3):
+        await put(spool, mail(large(n)), n)
+    assert seen == [0, 1, 2]
+
+
 async def test_one_that_cannot_be_written_takes_no_other_along(
     spool: SqliteSpool, mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
