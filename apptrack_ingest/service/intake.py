@@ -100,11 +100,12 @@ def room_on_disk(found: Settings) -> Callable[[], Room] | None:
     return (lambda: room_of(found.data_dir)) if found.spool_url is None else None
 
 
-def budget_of(found: Settings, of: int = 1) -> tuple[int, float, float]:
-    """How many bytes of mails there may be on their way in, in one of `of` intake processes, and the parts that strangers
-    and one network of them may hold, as `Budget` takes them."""
+def budget_of(found: Settings) -> tuple[int, float, float]:
+    """How many bytes of mails there may be on their way in, in each intake process, and the parts that strangers and one
+    network of them may hold, as `Budget` takes them. Not divided among several: it bounds what a process takes of memory,
+    and with half of it two intakes are slower than one where mails are large."""
     limits = found.limits
-    return int(limits.bytes_in_flight) // of, limits.strangers_share, limits.network_share
+    return int(limits.bytes_in_flight), limits.strangers_share, limits.network_share
 
 
 # --- trust -----------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class _IntakeParts:
         trust = intake.trust_of(found)
         self._judge = intake.judge_of(found)
         self._doorkeeper = Doorkeeper(intake.caps_of(found, of), trust.lists, time.monotonic)
-        self._budget = Budget(*intake.budget_of(found, of))
+        self._budget = Budget(*intake.budget_of(found))
         self.pressure = Pressure(intake.floors_of(found), spool.load, intake.room_on_disk(found), clock=time.monotonic)
         self._decider = Decider(
             intake.directory_of(found),
@@ -99,7 +99,7 @@ class _IntakeParts:
         trust = intake.trust_of(new)
         self._decider.configure(intake.directory_of(new), trust, intake.limits_of(new))
         self._doorkeeper.configure(intake.caps_of(new, self._of), trust.lists)
-        self._budget.configure(*intake.budget_of(new, self._of))
+        self._budget.configure(*intake.budget_of(new))
         intake.room_for_connections(new)
         self.pressure.configure(intake.floors_of(new))
         self.listener.users = intake.users_of(new)
