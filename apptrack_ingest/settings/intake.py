@@ -124,7 +124,9 @@ class Limits(Section):
     session_time: Duration = Field(3600.0, ge=60, description="a whole session")
     header_block: ByteSize = Field(ByteSize(131_072), ge=1024, le=131_072, description="the header block of a mail")
     received_headers: int = Field(50, ge=5, le=1000, description="Received headers; more is a loop")
-    bytes_in_flight: ByteSize = Field(ByteSize(32_000_000), ge=1_000_000, description="mails being received, in each intake process")
+    bytes_in_flight: ByteSize = Field(
+        ByteSize(32_000_000), ge=1_000_000, description="mails being received, in each intake process"
+    )
     network_share: Share = Field(0.2, description="the part of them that one network not listed in trust may hold")
     bytes_wait: Duration = Field(
         90.0,
