@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import click
@@ -23,8 +24,11 @@ ROLES = ("intake", "worker")
 @click.option("--supervised-by", type=int, hidden=True, help="The descriptor on which the supervisor listens.")
 @click.option("--part", default="1/1", hidden=True, help="Which of how many processes of the role it is: 2/3.")
 @click.option("--sockets", default="", hidden=True, help="The sockets from systemd that the supervisor passes on.")
+@click.option("--neighbours", default="", hidden=True, help="What intakes pass connections on by.")
 @errors_as_exit_codes
-def serve(config: Path | None, only: str | None, supervised_by: int | None, part: str, sockets: str) -> None:
+def serve(
+    config: Path | None, only: str | None, supervised_by: int | None, part: str, sockets: str, neighbours: str
+) -> None:
     """Receive mail, hand candidates to the ATS, report to idibu; until SIGTERM or Ctrl-C.
 
     Starts and supervises the intake and the worker, processes of their own, or several of each (intake_processes,
@@ -46,7 +50,7 @@ def serve(config: Path | None, only: str | None, supervised_by: int | None, part
     held = lock.take(found.data_dir, only) if own else None
     link = ChildLink(supervised_by)
     if only == "intake":
-        run(_take_in(config, found, link, own, handed, (int(number), int(of))))
+        run(_take_in(config, found, link, own, handed, (int(number), int(of)), neighbours))
     else:
         run(_work(config, found, link, own, part))
     if held is not None:
@@ -64,15 +68,23 @@ async def _supervise(config: Path | None, found: Settings, handed: Activated, on
 
 
 async def _take_in(
-    config: Path | None, found: Settings, link: ChildLink, own_web: bool, handed: Activated, part: tuple[int, int]
+    config: Path | None,
+    found: Settings,
+    link: ChildLink,
+    own_web: bool,
+    handed: Activated,
+    part: tuple[int, int],
+    neighbours: str,
 ) -> None:
+    from apptrack_ingest.service import neighbourhood
     from apptrack_ingest.service.intake_role import run_intake
     from apptrack_ingest.service.scheduling import keep_to_share, without_haste
 
     number, of = part
     keep_to_share(number, of)
     without_haste()
-    await run_intake(config, found, link, own_web=own_web, sockets=handed, of=of)
+    others = neighbourhood.from_words(neighbours, time.monotonic)
+    await run_intake(config, found, link, own_web=own_web, sockets=handed, of=of, neighbours=others)
 
 
 async def _work(config: Path | None, found: Settings, link: ChildLink, own_web: bool, part: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from asyncio.sslproto import SSLProtocol
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final, cast
@@ -24,9 +24,16 @@ HANDSHAKE_TIMEOUT: Final = 30.0
 
 class Admission(asyncio.BufferedProtocol):
     """One connection before its session. Nothing is read beyond the PROXY header: what follows is the session's, or a
-    TLS handshake."""
+    TLS handshake. `onward` passes it on, before anything is read or said, to another intake if that is better."""
 
-    def __init__(self, host: Host, entry: Entry, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        host: Host,
+        entry: Entry,
+        loop: asyncio.AbstractEventLoop,
+        onward: Callable[[asyncio.BaseTransport], bool] | None = None,
+    ) -> None:
+        self._onward = onward
         self._host = host
         self._entry = entry
         self._loop = loop
@@ -43,6 +50,10 @@ class Admission(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A new connection."""
         self._transport = cast(asyncio.Transport, transport)
+        if self._onward is not None and self._onward(transport):
+            self._refused = True  # not ours to count, neither now nor when our descriptor is closed
+            self.abort()
+            return
         peer = transport.get_extra_info("peername")
         self._address = _address(peer)
         self._host.joined(self)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from apptrack_ingest.receive import policy
@@ -11,6 +12,7 @@ from apptrack_ingest.receive.budget import Budget
 from apptrack_ingest.receive.deciding import Delivery
 from apptrack_ingest.receive.entry import Entry
 from apptrack_ingest.receive.host import Connected
+from apptrack_ingest.receive.neighbours import BEAT, Neighbours
 from apptrack_ingest.receive.policy import Reply
 from apptrack_ingest.receive.rates import Limit
 from apptrack_ingest.receive.reception import Held, Reception
@@ -58,7 +60,8 @@ class Listener:
     """The listening sockets of a process and the connections on them.
 
     `tls` is the certificate for all addresses that bring none of their own; `users` may AUTH, under TLS; `budget` holds
-    the bytes of all mails under way.
+    the bytes of all mails under way; with `neighbours`, other intakes on the same sockets in the same order, connections are
+    passed on and taken in.
     """
 
     def __init__(
@@ -68,12 +71,17 @@ class Listener:
         tls: Tls | None = None,
         users: Users | None = None,
         budget: Budget | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.reception = reception
         self.users = users if users is not None else Users({})
         self.budget = budget or Budget(BYTES_IN_FLIGHT)
         self.draining = False
         self._tls = tls
+        self._neighbours = neighbours
+        self._beat: asyncio.TimerHandle | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._entries: list[Entry] = []
         self._admitted: dict[Connected, str] = {}
         self._open: set[Connected] = set()
         self._too_late: set[Connected] = set()
@@ -96,8 +104,18 @@ class Listener:
             sock.close()
             raise ValueError(f"tls = {entry.tls} needs a certificate")
         loop = asyncio.get_running_loop()
-        made = await loop.create_server(lambda: Admission(self, entry, loop), sock=sock, backlog=socket.SOMAXCONN)
+        onward = partial(self._pass_on, len(self._entries)) if self._neighbours is not None else None
+        self._entries.append(entry)
+        made = await loop.create_server(
+            lambda: Admission(self, entry, loop, onward), sock=sock, backlog=socket.SOMAXCONN
+        )
         self._servers.append(made)
+
+    def meet_neighbours(self) -> None:
+        """From now on take in what they pass on, and be counted by them; after `serve` for every socket."""
+        if self._neighbours is not None:
+            asyncio.get_running_loop().add_reader(self._neighbours.inbox, self._take_in, self._neighbours)
+            self._give_sign(self._neighbours)
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -147,6 +165,7 @@ class Listener:
     def joined(self, connection: Connected) -> None:
         """A connection was made."""
         self._open.add(connection)
+        self._count()
         if self.draining:
             self._too_late.add(connection)
         self.reception.hooks.session_opened()
@@ -169,6 +188,7 @@ class Listener:
         """A connection is gone."""
         if connection in self._open:
             self._open.discard(connection)
+            self._count()
             self._too_late.discard(connection)
             self.reception.hooks.session_closed()
         address = self._admitted.pop(connection, None)
@@ -183,6 +203,8 @@ class Listener:
         for by nobody.
         """
         self.draining = True
+        if self._neighbours is not None:
+            self._neighbours.away()
         for connection in self._open - self._too_late:
             connection.drain()
         self._notice_quiet()
@@ -193,6 +215,7 @@ class Listener:
         finally:
             for server in self._servers:
                 server.close()
+            self._leave_neighbours()
             for connection in tuple(self._too_late):
                 connection.drain()
         return 0
@@ -202,6 +225,46 @@ class Listener:
         for connection in left:
             connection.abort()
         return len(left)
+
+    # --- the neighbours -------------------------------------------------------------------------------------------
+
+    def _pass_on(self, place: int, transport: asyncio.BaseTransport) -> bool:
+        """Whether a connection that was just made is another intake's now."""
+        if self._neighbours is None or self.draining:
+            return False
+        return self._neighbours.pass_on(
+            lambda: int(transport.get_extra_info("socket").fileno()), place, len(self._open)
+        )
+
+    def _take_in(self, neighbours: Neighbours) -> None:
+        for place, sock in neighbours.arrivals():
+            task = asyncio.get_running_loop().create_task(self._made_of(sock, self._entries[place]))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    async def _made_of(self, sock: socket.socket, entry: Entry) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: Admission(self, entry, loop), sock)
+        except OSError:  # gone on the way
+            sock.close()
+
+    def _count(self) -> None:
+        if self._neighbours is not None:
+            self._neighbours.count(len(self._open))
+
+    def _give_sign(self, neighbours: Neighbours) -> None:
+        if not self.draining:
+            neighbours.alive(len(self._open))
+            self._beat = asyncio.get_running_loop().call_later(BEAT, self._give_sign, neighbours)
+
+    def _leave_neighbours(self) -> None:
+        if self._neighbours is not None:
+            asyncio.get_running_loop().remove_reader(self._neighbours.inbox)
+            self._neighbours.close()
+            self._neighbours = None
+        if self._beat is not None:
+            self._beat.cancel()
 
     def _delivered(self, task: asyncio.Task[None]) -> None:
         self._deliveries.discard(task)

@@ -10,6 +10,7 @@ from apptrack_ingest import logs, metrics
 from apptrack_ingest.receive.budget import Budget
 from apptrack_ingest.receive.deciding import Decider
 from apptrack_ingest.receive.listener import Listener
+from apptrack_ingest.receive.neighbours import Neighbours
 from apptrack_ingest.receive.pressure import Pressure
 from apptrack_ingest.receive.rates import Doorkeeper
 from apptrack_ingest.receive.reception import Hooks, Reception, Spooled
@@ -37,14 +38,15 @@ async def run_intake(
     own_web: bool,
     sockets: Activated | None = None,
     of: int = 1,
+    neighbours: Neighbours | None = None,
 ) -> None:
     """Listens until SIGTERM (or the supervisor's end), then drains. `sockets` are those that systemd or the supervisor
-    opened; it is one of `of` intakes on them, and takes its part of the limits."""
+    opened; it is one of `of` intakes on them, takes its part of the limits, and passes connections on to `neighbours`."""
     places = activated.by_listener(found, sockets or {})
     intake.room_for_connections(found)
     give_back_memory()
     spool = spool_of(found)
-    parts = _IntakeParts(found, spool, of)
+    parts = _IntakeParts(found, spool, of, neighbours)
     listener = parts.listener
     async with (
         signals(path, found, parts.take_up) as stop,
@@ -72,7 +74,7 @@ async def run_intake(
 class _IntakeParts:
     """An intake and all that it works with, wired from the settings."""
 
-    def __init__(self, found: Settings, spool: Spool, of: int) -> None:
+    def __init__(self, found: Settings, spool: Spool, of: int, neighbours: Neighbours | None) -> None:
         self.present = found
         self._of = of
         trust = intake.trust_of(found)
@@ -92,7 +94,8 @@ class _IntakeParts:
             spool.put, self._decider, clock=time.time, hostname=intake.hostname_of(found), hooks=_HOOKS
         )
         self._tls = intake.tls_of(found)
-        self.listener = Listener(reception, tls=self._tls, users=intake.users_of(found), budget=self._budget)
+        users = intake.users_of(found)
+        self.listener = Listener(reception, tls=self._tls, users=users, budget=self._budget, neighbours=neighbours)
 
     async def take_up(self, new: Settings) -> None:
         """A reload: open sessions go on with what they began with."""
@@ -116,6 +119,7 @@ class _IntakeParts:
                     await self.listener.start(one.host, one.port, entry)
             except OSError as error:
                 raise intake.cannot_listen(self.present, one, error) from None
+        self.listener.meet_neighbours()
 
     async def tell(self) -> None:
         """Shows every few seconds what no event tells: bytes in flight, and when the certificate ends."""

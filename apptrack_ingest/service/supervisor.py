@@ -15,7 +15,7 @@ from typing import Any
 
 from apptrack_ingest import logs, metrics
 from apptrack_ingest.errors import ChildFailed, ConfigError, HandlerError
-from apptrack_ingest.service import build, intake, lock
+from apptrack_ingest.service import build, intake, lock, neighbourhood
 from apptrack_ingest.service.activated import Activated, as_words, by_listener
 from apptrack_ingest.service.around import log_problems, spool_checks
 from apptrack_ingest.service.place import spool_of
@@ -82,8 +82,8 @@ class Child:
 class Supervisor:
     """Runs until SIGTERM or SIGINT; a child that ends otherwise is started again, with a growing wait.
 
-    Several intakes listen on the same sockets, opened here: whoever is free takes the next connection, and none that
-    waits is lost with one of them.
+    Several intakes listen on the same sockets, opened here: whoever is free takes the next connection, or passes it on to
+    one that has far fewer, and none that waits is lost with one of them.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class Supervisor:
         self._children = {child.name: child for child in children}
         self._stop = asyncio.Event()
         self._locks: list[int] = []
+        self._neighbourhood: neighbourhood.Neighbourhood | None = None
         self._environment: dict[str, str] = {}
         self._metrics_dir = found.data_dir / "metrics"
 
@@ -112,6 +113,7 @@ class Supervisor:
         self._locks = [lock.take(self._settings.data_dir, role) for role in self._roles]
         if "intake" in self._roles and self._settings.intake_processes > 1:
             self._sockets = intake.shared_sockets(self._settings, self._sockets)
+            self._neighbourhood = neighbourhood.opened(self._settings.intake_processes)
         self._metrics_dir = metrics_home(self._settings.data_dir, role=self._only)
         self._environment = metrics.multiprocess_dir(self._metrics_dir)
         spool = spool_of(self._settings)
@@ -125,6 +127,8 @@ class Supervisor:
                 await self._until_stopped(keepers)
         finally:
             await self._stop_children(keepers)
+            if self._neighbourhood is not None:
+                self._neighbourhood.close()
             await web.stop()
             await spool.close()
             shutil.rmtree(self._metrics_dir, ignore_errors=True)
@@ -243,6 +247,9 @@ class Supervisor:
             [one.fileno() for several in self._sockets.values() for one in several] if child.role == "intake" else []
         )
         command += ["--sockets", as_words(self._sockets)] if handed else []
+        if child.role == "intake" and self._neighbourhood is not None:
+            handed += self._neighbourhood.descriptors(child.number)
+            command += ["--neighbours", self._neighbourhood.as_words(child.number)]
         return await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,

@@ -2,7 +2,9 @@
 
 import json
 import os
+import select
 import signal
+import smtplib
 import socket
 import urllib.request
 from contextlib import contextmanager
@@ -130,3 +132,44 @@ def test_an_address_that_is_taken_stops_the_start(several):
         process = several.start()
         assert process.wait(90) == 1
     assert "cannot be listened on" in several.log.read_text()
+
+
+def greeted(connection):
+    """What a server says first."""
+    return connection.makefile("rb").readline()[:4]
+
+
+def opened(deployment, count):
+    return [socket.create_connection(("127.0.0.1", deployment.port), timeout=60) for _ in range(count)]
+
+
+def test_long_lived_connections_are_shared_among_them(several, wait):
+    process = several.start()
+    several.up(process)
+    wait(lambda: ready(several))
+    connections = opened(several, 20)
+    assert [greeted(one) for one in connections] == [b"220 "] * 20
+    for number, one in enumerate(connections):
+        with smtplib.SMTP() as client:
+            client.sock, client.file = one, None
+            client.ehlo("sender.example")
+            client.sendmail("a@example.org", ["applications@acme.example"], an_email(4000 + number))
+    shares = wait(lambda: len(found := takers(several)) == 20 and [found.count(name) for name in INTAKES])
+    assert min(shares) >= 3, shares
+    assert several.stop(process) == 0
+
+
+def test_what_was_passed_to_an_intake_that_dies_is_taken_by_its_next_process(several, wait):
+    process = several.start()
+    several.up(process)
+    wait(lambda: ready(several))
+    pid = pid_of(process, 2)
+    os.kill(pid, signal.SIGSTOP)  # it still counts as there, for a second
+    connections = opened(several, 20)
+    heard = wait(lambda: len(found := select.select(connections, [], [], 0)[0]) >= 12 and found)
+    assert len(heard) < 20, "some were passed on to it, and wait"
+    os.kill(pid, signal.SIGKILL)
+    assert [greeted(one) for one in connections] == [b"220 "] * 20
+    for one in connections:
+        one.close()
+    assert several.stop(process) == 0

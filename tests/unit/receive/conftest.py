@@ -16,6 +16,7 @@ from apptrack_ingest.receive.budget import Budget
 from apptrack_ingest.receive.deciding import Decider
 from apptrack_ingest.receive.judging import is_loopback
 from apptrack_ingest.receive.listener import Listener
+from apptrack_ingest.receive.neighbours import Neighbours
 from apptrack_ingest.receive.policy import Destination, Directory, Limits
 from apptrack_ingest.receive.pressure import Floors, Pressure, Room
 from apptrack_ingest.receive.rates import Limit
@@ -214,6 +215,7 @@ class Intake:
         tls: Tls | None = None,
         users: Users | None = None,
         budget: Budget | None = None,
+        neighbours: Neighbours | None = None,
         **parts,
     ) -> None:
         self.spool = Spool()
@@ -239,7 +241,7 @@ class Intake:
             hostname="mx.test.example",
             hooks=hooks,
         )
-        self.listener = Listener(self.reception, tls=tls, users=users, budget=budget)
+        self.listener = Listener(self.reception, tls=tls, users=users, budget=budget, neighbours=neighbours)
         self.clients: list[Client] = []
 
     @property
