@@ -87,7 +87,7 @@ class Neighbours:
         """The connections that were passed to this intake, each with the place it came in by; until there is none."""
         while True:
             try:
-                place, descriptors, _, _ = socket.recv_fds(self.inbox, 2, 1)
+                place, descriptors, _, _ = socket.recv_fds(self.inbox, 2, 1, socket.MSG_CMSG_CLOEXEC)
             except OSError:
                 return
             for descriptor in descriptors:
