@@ -280,8 +280,9 @@ class Intake:
 
     async def knock(self, first: bytes = b"", **opening) -> Client:
         """A client that was not greeted yet; `first` is what it says before anything else."""
-        opening.setdefault("port", self.port)
-        client = Client(*await asyncio.open_connection("127.0.0.1", **opening))
+        if "sock" not in opening:
+            opening = {"host": "127.0.0.1", "port": self.port, **opening}
+        client = Client(*await asyncio.open_connection(**opening))
         self.clients.append(client)
         client.send(first)
         return client

@@ -160,7 +160,9 @@ async def test_connections_are_shared_and_counted_where_they_are(pair):
 async def test_not_a_byte_is_lost_of_who_speaks_first(pair):
     first, second = await pair(Entry(proxy_from=(ip_network("127.0.0.1/32"),)))
     for number in range(40):
-        await first.connect(f"PROXY TCP4 192.0.2.{number} 198.51.100.1 40000 25\r\nEHLO me\r\n".encode())
+        early = socket.create_connection(("127.0.0.1", first.port))  # all is said before the connection is seen
+        early.sendall(f"PROXY TCP4 192.0.2.{number} 198.51.100.1 40000 25\r\nEHLO me\r\n".encode())
+        await first.connect(sock=early)
     assert second.opened > 5
     found = {session._address for intake in (first, second) for session in intake.listener._open}
     assert found == {f"192.0.2.{number}" for number in range(40)}
