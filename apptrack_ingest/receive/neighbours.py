@@ -1,6 +1,7 @@
 """Passes a new connection on to another intake on the same sockets, when that one has far fewer."""
 
 import mmap
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -87,10 +88,11 @@ class Neighbours:
         """The connections that were passed to this intake, each with the place it came in by; until there is none."""
         while True:
             try:
-                place, descriptors, _, _ = socket.recv_fds(self.inbox, 2, 1, socket.MSG_CMSG_CLOEXEC)
+                place, descriptors, _, _ = socket.recv_fds(self.inbox, 2, 1)
             except OSError:
                 return
             for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
                 yield int.from_bytes(place, "big"), socket.socket(fileno=descriptor)
             if not descriptors:
                 log.warning("a connection passed on to this intake was closed: it has no descriptor left")
