@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from apptrack_ingest import logs
 from apptrack_ingest.receive import policy
 from apptrack_ingest.receive.admission import Admission
 from apptrack_ingest.receive.budget import Budget
@@ -21,6 +22,7 @@ from apptrack_ingest.receive.users import Users
 
 __all__ = ["Entry", "Listener", "listening_sockets"]
 
+log = logs.get("receive")
 
 BYTES_IN_FLIGHT = 32_000_000
 """Bytes of all mails under way where nothing else is said."""
@@ -81,7 +83,7 @@ class Listener:
         self._neighbours = neighbours
         self._beat: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[None]] = set()
-        self._entries: list[Entry] = []
+        self._shared: list[Entry] = []
         self._admitted: dict[Connected, str] = {}
         self._open: set[Connected] = set()
         self._too_late: set[Connected] = set()
@@ -97,15 +99,17 @@ class Listener:
         for sock in listening_sockets(host, port):
             await self.serve(sock, entry)
 
-    async def serve(self, sock: socket.socket, entry: Entry | None = None) -> None:
-        """Listen on a socket that is bound already; ValueError where TLS is demanded and there is no certificate."""
+    async def serve(self, sock: socket.socket, entry: Entry | None = None, *, shared: bool = False) -> None:
+        """Listen on a socket that is bound already; ValueError where TLS is demanded and there is no certificate. What comes
+        by one that is `shared` with the neighbours may be passed on to them."""
         entry = entry or Entry()
         if entry.tls in ("required", "implicit") and self.identity(entry) is None:
             sock.close()
             raise ValueError(f"tls = {entry.tls} needs a certificate")
         loop = asyncio.get_running_loop()
-        onward = partial(self._pass_on, len(self._entries)) if self._neighbours is not None else None
-        self._entries.append(entry)
+        onward = partial(self._pass_on, len(self._shared)) if shared and self._neighbours is not None else None
+        if shared:
+            self._shared.append(entry)
         made = await loop.create_server(
             lambda: Admission(self, entry, loop, onward), sock=sock, backlog=socket.SOMAXCONN
         )
@@ -114,7 +118,7 @@ class Listener:
     def meet_neighbours(self) -> None:
         """From now on take in what they pass on, and be counted by them; after `serve` for every socket."""
         if self._neighbours is not None:
-            asyncio.get_running_loop().add_reader(self._neighbours.inbox, self._take_in, self._neighbours)
+            asyncio.get_running_loop().add_reader(self._neighbours.inbox, self._take_own, self._neighbours)
             self._give_sign(self._neighbours)
 
     @property
@@ -236,9 +240,16 @@ class Listener:
             lambda: int(transport.get_extra_info("socket").fileno()), place, len(self._open)
         )
 
-    def _take_in(self, neighbours: Neighbours) -> None:
-        for place, sock in neighbours.arrivals():
-            task = asyncio.get_running_loop().create_task(self._made_of(sock, self._entries[place]))
+    def _take_own(self, neighbours: Neighbours) -> None:
+        self._take_in(neighbours.arrivals())
+
+    def _take_in(self, arrivals: Iterable[tuple[int, socket.socket]]) -> None:
+        for place, sock in arrivals:
+            if place >= len(self._shared):  # it, or we, began with other settings
+                log.warning("a connection passed on came in by a listener that this intake does not have: closed")
+                sock.close()
+                continue
+            task = asyncio.get_running_loop().create_task(self._made_of(sock, self._shared[place]))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
 
@@ -256,11 +267,13 @@ class Listener:
     def _give_sign(self, neighbours: Neighbours) -> None:
         if not self.draining:
             neighbours.alive(len(self._open))
+            self._take_in(neighbours.left_behind())
             self._beat = asyncio.get_running_loop().call_later(BEAT, self._give_sign, neighbours)
 
     def _leave_neighbours(self) -> None:
         if self._neighbours is not None:
             asyncio.get_running_loop().remove_reader(self._neighbours.inbox)
+            self._take_own(self._neighbours)  # to be told that we go
             self._neighbours.close()
             self._neighbours = None
         if self._beat is not None:

@@ -30,28 +30,32 @@ class Neighbours:
 
     All see one board, `board`, the descriptor of memory that they share: how many connections each has, and when it last
     gave a sign of life. Each writes its own part, and counts what it passes on for the other, which corrects it with its
-    next word: a guess that is off for a moment does no harm. `ways` lead to the inboxes of the others, `inbox` is this
-    one's: sockets of datagrams, each a connection's descriptor (SCM_RIGHTS, unix(7)) with the number of the place it came
-    in by. Whoever opened the inboxes keeps them open, so nothing is lost with an intake that ends. `clock` gives seconds
-    that only go on, the same in all processes of the machine.
+    next word: a guess that is off for a moment does no harm. `ways` lead to the `inboxes`, both by the intakes' numbers:
+    sockets of datagrams, each a connection's descriptor (SCM_RIGHTS, unix(7)) with the number of the place it came in by.
+    Whoever opened the inboxes keeps them open, so nothing is lost with an intake that ends; and what is in the inbox of
+    one that gives no sign of life is taken by another. `clock` gives seconds that only go on, the same in all processes
+    of the machine.
     """
 
     def __init__(
         self,
         board: int,
         number: int,
-        inbox: socket.socket,
+        inboxes: Mapping[int, socket.socket],
         ways: Mapping[int, socket.socket],
         clock: Callable[[], float],
     ) -> None:
         self._board = mmap.mmap(board, 0)
         self._words = memoryview(self._board).cast("d")
         self._mine = 2 * (number - 1)
-        self._ways = [(2 * (other - 1), way) for other, way in ways.items()]
+        self._ways = {2 * (other - 1): way for other, way in ways.items() if other != number}
+        self._inboxes = {2 * (owner - 1): inbox for owner, inbox in inboxes.items()}
+        self._sockets = (*inboxes.values(), *ways.values())
         self._clock = clock
-        self.inbox = inbox
-        for one in (inbox, *ways.values()):
+        self.inbox = inboxes[number]
+        for one in self._sockets:
             one.setblocking(False)
+            one.set_inheritable(False)
 
     def count(self, connections: int) -> None:
         """This intake has so many connections now."""
@@ -72,7 +76,7 @@ class Neighbours:
         if connections < AT_LEAST:
             return False
         words = self._words
-        for theirs, way in self._ways:
+        for theirs, way in self._ways.items():
             they_have = words[theirs]
             if connections >= TIMES * they_have and connections - they_have >= AT_LEAST and self._turns(theirs):
                 with suppress(OSError):  # its inbox is full, or too many are on their way: then it stays here
@@ -86,21 +90,31 @@ class Neighbours:
 
     def arrivals(self) -> Iterator[tuple[int, socket.socket]]:
         """The connections that were passed to this intake, each with the place it came in by; until there is none."""
+        return self._taken_from(self.inbox)
+
+    def left_behind(self) -> Iterator[tuple[int, socket.socket]]:
+        """The same of those that were passed to intakes that give no sign of life now, so that none waits for them."""
+        for theirs in self._ways:
+            if not self._turns(theirs):
+                yield from self._taken_from(self._inboxes[theirs])
+
+    def _taken_from(self, inbox: socket.socket) -> Iterator[tuple[int, socket.socket]]:
         while True:
             try:
-                place, descriptors, _, _ = socket.recv_fds(self.inbox, 2, 1)
+                place, descriptors, _, _ = socket.recv_fds(inbox, 2, 1)
             except OSError:
                 return
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, False)
                 yield int.from_bytes(place, "big"), socket.socket(fileno=descriptor)
             if not descriptors:
+                self.away()  # until the next sign of life
                 log.warning("a connection passed on to this intake was closed: it has no descriptor left")
 
     def close(self) -> None:
-        """Lets go of the board, the inbox and the ways."""
+        """Lets go of the board, the inboxes and the ways."""
         self.away()
         self._words.release()
         self._board.close()
-        for one in (self.inbox, *(way for _, way in self._ways)):
+        for one in self._sockets:
             one.close()

@@ -114,7 +114,7 @@ class _IntakeParts:
             entry = intake.entry_of(self.present, one)
             try:
                 for sock in sockets:
-                    await self.listener.serve(sock, entry)
+                    await self.listener.serve(sock, entry, shared=True)
                 if not sockets:
                     await self.listener.start(one.host, one.port, entry)
             except OSError as error:

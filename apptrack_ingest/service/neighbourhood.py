@@ -3,9 +3,11 @@
 import os
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
+from apptrack_ingest import logs
 from apptrack_ingest.receive.neighbours import BOARD_BYTES, Neighbours
+
+log = logs.get("supervisor")
 
 
 class Neighbourhood:
@@ -15,13 +17,14 @@ class Neighbourhood:
         self._board = board
         self._inboxes = inboxes
 
-    def descriptors(self, number: int) -> list[int]:
-        """What intake `number` (from 1 on) inherits: the board, its inbox, and the ways to all inboxes."""
-        return [self._board, self._inboxes[number - 1][0].fileno(), *(way.fileno() for _, way in self._inboxes)]
+    @property
+    def descriptors(self) -> list[int]:
+        """What every intake inherits: the board, and of each inbox both ends."""
+        return [self._board, *(end.fileno() for both in self._inboxes for end in both)]
 
     def as_words(self, number: int) -> str:
-        """How the supervisor tells intake `number` of them: `2:5,8,7,9`."""
-        return f"{number}:{','.join(map(str, self.descriptors(number)))}"
+        """How the supervisor tells intake `number` (from 1 on) of them: `2:5,6,7,8,9`."""
+        return f"{number}:{','.join(map(str, self.descriptors))}"
 
     def close(self) -> None:
         """Closes all; what is in an inbox is cut off."""
@@ -35,11 +38,13 @@ def opened(of: int) -> Neighbourhood | None:
     """For `of` intakes; None where the system has no memory to share: each then keeps what it takes."""
     if not hasattr(os, "memfd_create"):
         return None
-    with suppress(OSError):
+    try:
         board = os.memfd_create("apptrack-ingest-intakes")
         os.ftruncate(board, BOARD_BYTES * of)
         return Neighbourhood(board, [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(of)])
-    return None
+    except OSError as error:
+        log.warning("intakes cannot pass connections on to one another; each keeps what it takes", error=str(error))
+        return None
 
 
 def from_words(words: str, clock: Callable[[], float]) -> Neighbours | None:
@@ -47,9 +52,9 @@ def from_words(words: str, clock: Callable[[], float]) -> Neighbours | None:
     number, _, descriptors = words.partition(":")
     if not descriptors:
         return None
-    board, inbox, *ways = map(int, descriptors.split(","))
-    others = {other: socket.socket(fileno=way) for other, way in enumerate(ways, start=1)}
-    others.pop(int(number)).close()
-    found = Neighbours(board, int(number), socket.socket(fileno=inbox), others, clock)
+    board, *ends = map(int, descriptors.split(","))
+    sockets = [socket.socket(fileno=end) for end in ends]
+    inboxes, ways = dict(enumerate(sockets[::2], start=1)), dict(enumerate(sockets[1::2], start=1))
+    found = Neighbours(board, int(number), inboxes, ways, clock)
     os.close(board)  # the memory stays
     return found

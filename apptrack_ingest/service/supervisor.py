@@ -127,8 +127,6 @@ class Supervisor:
                 await self._until_stopped(keepers)
         finally:
             await self._stop_children(keepers)
-            if self._neighbourhood is not None:
-                self._neighbourhood.close()
             await web.stop()
             await spool.close()
             shutil.rmtree(self._metrics_dir, ignore_errors=True)
@@ -248,7 +246,7 @@ class Supervisor:
         )
         command += ["--sockets", as_words(self._sockets)] if handed else []
         if child.role == "intake" and self._neighbourhood is not None:
-            handed += self._neighbourhood.descriptors(child.number)
+            handed += self._neighbourhood.descriptors
             command += ["--neighbours", self._neighbourhood.as_words(child.number)]
         return await asyncio.create_subprocess_exec(
             *command,
@@ -299,6 +297,8 @@ class Supervisor:
         for role in reversed(self._roles):
             ending = [self._end(child, keepers[child.name], patience[role]) for child in self._of_role(role)]
             await asyncio.gather(*ending)
+            if role == "intake" and self._neighbourhood is not None:
+                self._neighbourhood.close()  # the same
 
     async def _end(self, child: Child, keeper: asyncio.Task[None], patience: float) -> None:
         process = child.process

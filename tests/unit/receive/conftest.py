@@ -15,7 +15,7 @@ from apptrack_ingest.model import Arrival, Message
 from apptrack_ingest.receive.budget import Budget
 from apptrack_ingest.receive.deciding import Decider
 from apptrack_ingest.receive.judging import is_loopback
-from apptrack_ingest.receive.listener import Listener
+from apptrack_ingest.receive.listener import Listener, listening_sockets
 from apptrack_ingest.receive.neighbours import Neighbours
 from apptrack_ingest.receive.policy import Destination, Directory, Limits
 from apptrack_ingest.receive.pressure import Floors, Pressure, Room
@@ -322,9 +322,10 @@ async def make_intake():
     made, problems = [], []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
 
-    async def make(directory: Directory = DIRECTORY, *, entry=None, **wishes) -> Intake:
+    async def make(directory: Directory = DIRECTORY, *, entry=None, shared=False, **wishes) -> Intake:
         intake = new_intake(directory, **wishes)
-        await intake.listener.start("127.0.0.1", 0, entry)
+        for sock in listening_sockets("127.0.0.1", 0):
+            await intake.listener.serve(sock, entry, shared=shared)
         made.append(intake)
         return intake
 

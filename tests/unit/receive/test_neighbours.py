@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 import struct
 from contextlib import closing
@@ -31,7 +32,7 @@ def members(clock):
         assert there is not None
         open_.append(there)
         numbers = range(1, of + 1)
-        words = [f"{number}:{','.join(str(os.dup(one)) for one in there.descriptors(number))}" for number in numbers]
+        words = [f"{number}:{','.join(str(os.dup(one)) for one in there.descriptors)}" for number in numbers]
         made.extend(found := [neighbourhood.from_words(word, clock) for word in words])
         return found
 
@@ -58,7 +59,7 @@ async def pair(members, make_intake):
 
     async def make(entry=None):
         first, second = members(2)
-        intakes = [await make_intake(entry=entry, neighbours=one) for one in (first, second)]
+        intakes = [await make_intake(entry=entry, neighbours=one, shared=True) for one in (first, second)]
         for intake in intakes:
             intake.listener.meet_neighbours()
         return intakes
@@ -122,9 +123,7 @@ def test_what_was_passed_waits_for_the_next_process_in_its_place(clock, connecti
     there = neighbourhood.opened(2)
 
     def member(number):
-        return neighbourhood.from_words(
-            f"{number}:{','.join(str(os.dup(one)) for one in there.descriptors(number))}", clock
-        )
+        return neighbourhood.from_words(f"{number}:{','.join(str(os.dup(one)) for one in there.descriptors)}", clock)
 
     us, them = member(1), member(2)
     them.alive(0)
@@ -172,7 +171,7 @@ async def test_not_a_byte_is_lost_of_who_speaks_first(pair):
 
 async def test_implicit_tls_begins_where_the_connection_is(members, make_intake, identity, client_tls):
     first, second = [
-        await make_intake(entry=Entry(tls="implicit"), tls=identity.tls(), neighbours=neighbours)
+        await make_intake(entry=Entry(tls="implicit"), tls=identity.tls(), neighbours=neighbours, shared=True)
         for neighbours in members(2)
     ]
     for intake in (first, second):
@@ -192,17 +191,82 @@ async def test_an_intake_that_is_being_stopped_is_passed_nothing(pair):
 
 async def test_who_is_gone_on_the_way_harms_nobody(members, make_intake):
     here, there = members(2)
-    first, second = [await make_intake(neighbours=one) for one in (here, there)]
+    first, second = [await make_intake(neighbours=one, shared=True) for one in (here, there)]
     there.alive(0)
     for _ in range(3):
         await first.connect()
-    client = await first.knock()
+    with socket.create_connection(("127.0.0.1", first.port)) as gone:
+        async with asyncio.timeout(10):
+            while there._words[there._mine] != 1:
+                await asyncio.sleep(0.001)
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+    second.listener.meet_neighbours()
+    await second.sessions_over(1)
+    assert (first.opened, second.ungreeted) == (3, 1)
+
+
+async def test_what_was_passed_to_one_that_hangs_is_taken_by_another(members, make_intake, clock):
+    here, there = members(2)
+    first = await make_intake(neighbours=here, shared=True)
+    there.alive(0)
+    for _ in range(3):
+        await first.connect()
+    waiting = await first.knock()
     async with asyncio.timeout(10):
         while there._words[there._mine] != 1:
             await asyncio.sleep(0.001)
-    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.writer.transport.abort()
-    await asyncio.sleep(0)
-    second.listener.meet_neighbours()
-    await second.sessions_over(1)
-    assert first.opened == 3
+    first.listener.meet_neighbours()
+    assert first.opened == 3, "not while the other gives signs of life"
+    clock.now += STALE
+    assert (await waiting.reply()).startswith("220 ")
+    assert first.opened == 4 and not list(there.arrivals())
+
+
+async def test_who_comes_by_a_listener_that_is_not_here_is_told_so_in_the_log(members, make_intake, connection, caplog):
+    here, there = members(2)
+    intake = await make_intake(neighbours=here, shared=True)
+    intake.listener.meet_neighbours()
+    assert there.pass_on(connection, 1, 3)
+    async with asyncio.timeout(10):
+        while "does not have" not in caplog.text:
+            await asyncio.sleep(0.001)
+    assert intake.opened == 0
+    await intake.connect()
+
+
+async def test_a_listener_of_its_own_passes_nothing_on(members, make_intake):
+    here, there = members(2)
+    intake = await make_intake(neighbours=here)
+    there.alive(0)
+    for _ in range(6):
+        await intake.connect()
+    assert intake.opened == 6 and not list(there.arrivals())
+
+
+async def test_what_comes_as_an_intake_goes_is_told_so(members, make_intake):
+    here, there = members(2)
+    first, second = [await make_intake(neighbours=one, shared=True) for one in (here, there)]
+    there.alive(0)
+    for _ in range(3):
+        await first.connect()
+    last = await first.knock()
+    async with asyncio.timeout(10):
+        while there._words[there._mine] != 1:
+            await asyncio.sleep(0.001)
+    await second.listener.drain(1)
+    assert (await last.reply()).startswith("421 4.3.2")
+
+
+def test_an_intake_without_a_descriptor_left_is_passed_nothing_more(members, connection):
+    us, them = members(2)
+    them.alive(0)
+    assert us.pass_on(connection, 0, 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        assert list(them.arrivals()) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not us.pass_on(connection, 0, 100)
+    them.alive(0)
+    assert us.pass_on(connection, 0, 100)
