@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from apptrack_ingest import logs
 from apptrack_ingest.receive.neighbours import BOARD_BYTES, Neighbours
@@ -38,13 +39,17 @@ def opened(of: int) -> Neighbourhood | None:
     """For `of` intakes; None where the system has no memory to share: each then keeps what it takes."""
     if not hasattr(os, "memfd_create"):
         return None
-    try:
-        board = os.memfd_create("apptrack-ingest-intakes")
-        os.ftruncate(board, BOARD_BYTES * of)
-        return Neighbourhood(board, [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(of)])
-    except OSError as error:
-        log.warning("intakes cannot pass connections on to one another; each keeps what it takes", error=str(error))
-        return None
+    with ExitStack() as unfinished:
+        try:
+            board = os.memfd_create("apptrack-ingest-intakes")
+            unfinished.callback(os.close, board)
+            os.ftruncate(board, BOARD_BYTES * of)
+            inboxes = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(of)]
+        except OSError as error:
+            log.warning("intakes cannot pass connections on to one another; each keeps what it takes", error=str(error))
+            return None
+        unfinished.pop_all()
+    return Neighbourhood(board, inboxes)
 
 
 def from_words(words: str, clock: Callable[[], float]) -> Neighbours | None:
